@@ -186,9 +186,10 @@ impl<W> Leases<W> {
 }
 
 /// Whether a lease was forgotten.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Dropped {
     /// It was not.
+    #[default]
     No,
     /// It was.
     Yes,

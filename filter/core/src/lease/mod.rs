@@ -9,7 +9,7 @@ mod token_exchange;
 use sha2::{Digest, Sha256};
 
 pub use self::{
-    cache::{Fetch, Found, Leases, Renewal},
+    cache::{Dropped, Fetch, Found, Leases, Renewal},
     token_exchange::{Request, SPIFFE_ID_TOKEN_TYPE, read_answer, request},
 };
 use crate::{
@@ -57,6 +57,16 @@ pub enum Attach {
     Bearer,
     /// `N_A`: in the header where the provider wants its keys.
     OwnHeader,
+}
+
+/// Whether an answer of this status says that the provider does not accept the credential.
+///
+/// `OpenAI` and Anthropic say so by 401 alone: their 403 is about what the account may do.
+#[must_use]
+pub const fn is_refused(api: Api, status: u16) -> bool {
+    match api {
+        Api::Anthropic | Api::OpenAi => status == 401,
+    }
 }
 
 /// What leases are kept under: SHA-256 of subject, provider, OAuth scope and policy digest.
