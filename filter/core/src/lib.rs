@@ -10,3 +10,5 @@ pub mod units;
 pub mod usage;
 
 pub mod api;
+
+pub mod meter;
