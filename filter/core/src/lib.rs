@@ -11,4 +11,12 @@ pub mod usage;
 
 pub mod api;
 
+pub mod denial;
+
+pub mod head;
+
+pub mod body;
+
+pub mod edits;
+
 pub mod meter;

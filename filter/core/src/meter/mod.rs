@@ -61,6 +61,8 @@ pub enum Completeness {
     Estimated,
     /// The provider said that it failed. What it reported before that counts.
     Failed,
+    /// The endpoint is one that no meter reads; a policy allowed it by name.
+    Unmetered,
 }
 
 /// What happens to the usage event at the end of an OpenAI chat stream.
@@ -179,6 +181,8 @@ enum Charge {
     Free,
     /// What was read; nothing is written.
     Input,
+    /// What no answer says.
+    Unknown,
 }
 
 /// The meter of one answer.
@@ -205,7 +209,7 @@ impl Meter {
             charge(setup.endpoint)
         };
         let (frames, error) = match charge {
-            Charge::Free => (Frames::Opaque, None),
+            Charge::Free | Charge::Unknown => (Frames::Opaque, None),
             Charge::Both | Charge::Input => frames(setup, grammar),
         };
         let sieve = match (&frames, setup.usage_event) {
@@ -253,7 +257,7 @@ impl Meter {
                 .output
                 .unwrap_or_default()
                 .max(self.output_estimate()),
-            Charge::Free | Charge::Input => Tokens::ZERO,
+            Charge::Free | Charge::Input | Charge::Unknown => Tokens::ZERO,
         }
     }
 
@@ -269,10 +273,12 @@ impl Meter {
         let reported = self.reported();
         let ended =
             self.tally.finished || (end == End::Complete && self.grammar.reports == Reports::Once);
-        let whole = self.charge == Charge::Free || (ended && self.covers(&reported));
+        let whole = ended && self.covers(&reported);
         let completeness = if self.tally.failed {
             Completeness::Failed
-        } else if whole {
+        } else if self.charge == Charge::Unknown {
+            Completeness::Unmetered
+        } else if whole || self.charge == Charge::Free {
             Completeness::Complete
         } else if reported == Usage::default() {
             Completeness::Estimated
@@ -299,7 +305,7 @@ impl Meter {
     fn covers(&self, reported: &Usage) -> bool {
         match self.charge {
             Charge::Both => reported.output.is_some() || reported.total.is_some(),
-            Charge::Free => true,
+            Charge::Free | Charge::Unknown => true,
             Charge::Input => reported.input.is_some() || reported.total.is_some(),
         }
     }
@@ -307,7 +313,7 @@ impl Meter {
     fn charged(&self, reported: Usage, whole: bool) -> Usage {
         let input = reported.input.unwrap_or(self.input_estimate);
         match self.charge {
-            Charge::Free => Usage::default(),
+            Charge::Free | Charge::Unknown => Usage::default(),
             Charge::Input => {
                 let input = reported
                     .input
@@ -380,9 +386,27 @@ fn grammar(api: Api) -> &'static Grammar {
 
 const fn charge(endpoint: Endpoint) -> Charge {
     match endpoint {
-        Endpoint::Chat | Endpoint::Messages | Endpoint::Responses => Charge::Both,
+        Endpoint::AudioTranscriptions
+        | Endpoint::AudioTranslations
+        | Endpoint::Chat
+        | Endpoint::Complete
+        | Endpoint::Completions
+        | Endpoint::ImagesEdits
+        | Endpoint::ImagesGenerations
+        | Endpoint::ImagesVariations
+        | Endpoint::Messages
+        | Endpoint::Responses
+        | Endpoint::ResponsesCompact => Charge::Both,
+        Endpoint::Embeddings | Endpoint::Moderations => Charge::Input,
         Endpoint::CountTokens | Endpoint::Models => Charge::Free,
-        Endpoint::Embeddings => Charge::Input,
+        Endpoint::Assistants
+        | Endpoint::AudioSpeech
+        | Endpoint::Batches
+        | Endpoint::Containers
+        | Endpoint::Conversations
+        | Endpoint::Files
+        | Endpoint::FineTuning
+        | Endpoint::VectorStores => Charge::Unknown,
     }
 }
 

@@ -23,13 +23,9 @@ const USAGE: Node = Node::Object(
         ("output_tokens", Node::Count(Count::Output)),
         ("input_tokens_details", INPUT_DETAILS),
         ("output_tokens_details", OUTPUT_DETAILS),
-        // Together and Hugging Face; Mistral; DeepSeek.
+        // Together and Hugging Face; DeepSeek.
         ("cached_tokens", Node::Count(Count::CacheRead)),
-        ("num_cached_tokens", Node::Count(Count::CacheRead)),
         ("prompt_cache_hit_tokens", Node::Count(Count::CacheRead)),
-        // Writer.
-        ("prompt_token_details", INPUT_DETAILS),
-        ("completion_token_details", OUTPUT_DETAILS),
         // Some Azure models.
         ("reasoning_tokens", Node::Count(Count::Reasoning)),
         // Mistral.
