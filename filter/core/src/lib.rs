@@ -18,3 +18,5 @@ pub mod head;
 pub mod body;
 
 pub mod edits;
+
+pub mod meter;
