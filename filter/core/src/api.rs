@@ -120,6 +120,8 @@ pub enum State {
     Audio,
     /// A batch and its results.
     Batch,
+    /// Input that was cached under a name.
+    CachedContent,
     /// A container, with the files in it.
     Container,
     /// A conversation.

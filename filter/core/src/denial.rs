@@ -272,10 +272,14 @@ impl Denial {
     pub fn message(self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Self::FieldInvalid { field } => {
-                return Cow::Owned(format!("The value of `{field}` is not of its documented form."));
+                return Cow::Owned(format!(
+                    "The value of `{field}` is not of its documented form."
+                ));
             }
             Self::HeaderInvalid { name } => {
-                return Cow::Owned(format!("Send the header `{name}` once, with a plain value."));
+                return Cow::Owned(format!(
+                    "Send the header `{name}` once, with a plain value."
+                ));
             }
             Self::MaxOutputTokensTooLarge { limit } => {
                 return Cow::Owned(format!(
@@ -283,7 +287,9 @@ impl Denial {
                 ));
             }
             Self::SecretInBody { field } => {
-                return Cow::Owned(format!("Remove `{field}`: no secret may be sent in the body."));
+                return Cow::Owned(format!(
+                    "Remove `{field}`: no secret may be sent in the body."
+                ));
             }
             Self::BackgroundNotAllowed => "Background responses are not allowed here.",
             Self::BetaNotAllowed => "A beta flag of this request is not allowed for this workload.",
@@ -298,9 +304,9 @@ impl Denial {
             Self::BudgetContended | Self::BudgetTableFull => {
                 "The budget can't be checked at this moment. Try again."
             }
-            Self::BudgetSpent { retry_after: Some(_) } => {
-                "The budget of this workload is spent. Try again after the time in `retry-after`."
-            }
+            Self::BudgetSpent {
+                retry_after: Some(_),
+            } => "The budget of this workload is spent. Try again after the time in `retry-after`.",
             Self::BudgetSpent { retry_after: None } => {
                 "The budget of this workload can't cover this request. Ask for less."
             }
@@ -362,11 +368,10 @@ impl Denial {
     /// How long to wait before it makes sense to try again.
     #[must_use]
     pub const fn retry_after(self) -> Option<Duration> {
-        match self {
-            Self::BudgetSpent { retry_after } => retry_after,
-            Self::BudgetContended => Some(Duration::from_secs(1)),
-            Self::BudgetTableFull => Some(Duration::from_secs(60)),
-            _ => None,
+        if let Self::BudgetSpent { retry_after } = self {
+            return retry_after;
         }
+        // The other denials that pass by themselves pass soon.
+        if self.status() == 503 { Some(Duration::from_secs(1)) } else { None }
     }
 }
