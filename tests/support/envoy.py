@@ -97,7 +97,7 @@ def set_policy(configuration: dict, document: dict):
 
 
 def use_module(configuration: dict, module: pathlib.Path, *, adapt_capabilities: bool):
-    """Runs `module` as the filter, with what it needs allowed, or else with what the file allows."""
+    """Runs `module` as the filter, allowed what it needs, or else what the file allows."""
     for plugin in plugins(configuration):
         plugin["vm_config"]["code"] = {"local": {"filename": str(module)}}
         if adapt_capabilities:

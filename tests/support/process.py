@@ -31,7 +31,7 @@ class Process:
         return self._child.poll() is None
 
     def await_ready(self, ready: Callable[[], object], seconds: float = 20):
-        """Awaits `ready()` being truthy and returns that; fails with the log if the process ends."""
+        """Awaits a truthy `ready()` and returns it; fails with the log if the process ends."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if not self.running():
@@ -66,7 +66,8 @@ class Process:
 def tail(log: pathlib.Path, lines: int = 40) -> str:
     """The end of a log, without the inventory that Envoy opens with."""
     found = [line[:500] for line in log.read_text(errors="replace").splitlines()]
-    return "\n".join([line for line in found if not re.search(r"server\.cc:\d+\]  ", line)][-lines:])
+    telling = [line for line in found if not re.search(r"server\.cc:\d+\]  ", line)]
+    return "\n".join(telling[-lines:])
 
 
 def eventually(condition: Callable[[], object], seconds: float = 5, what: str = "condition"):

@@ -74,5 +74,9 @@ impl Timestamp {
 #[must_use]
 pub const fn millis(span: Duration) -> u64 {
     let millis = span.as_millis();
-    if millis > u64::MAX as u128 { u64::MAX } else { millis as u64 }
+    if millis > u64::MAX as u128 {
+        u64::MAX
+    } else {
+        millis as u64
+    }
 }
