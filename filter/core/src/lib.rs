@@ -10,3 +10,7 @@ pub mod units;
 pub mod usage;
 
 pub mod api;
+
+pub mod reservation;
+
+pub mod settlement;
