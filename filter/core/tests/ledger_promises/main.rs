@@ -9,3 +9,5 @@
 mod behaviour;
 #[cfg(test)]
 mod memory;
+#[cfg(test)]
+mod table;
