@@ -9,6 +9,8 @@ use std::{borrow::Cow, time::Duration};
 /// record alone. Faults of the broker, the provider and Envoy are no denials.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Denial {
+    /// Path and authority claim different providers.
+    AmbiguousProvider,
     /// A background response: its usage would be reported to nobody.
     BackgroundNotAllowed,
     /// A beta flag that the policy does not name.
@@ -175,7 +177,8 @@ impl Denial {
             | Self::TokenMalformed
             | Self::TokenNotYetValid
             | Self::TokenUnverified => 401,
-            Self::BackgroundNotAllowed
+            Self::AmbiguousProvider
+            | Self::BackgroundNotAllowed
             | Self::BetaNotAllowed
             | Self::ConditionAddress
             | Self::ConditionClaim
@@ -207,6 +210,7 @@ impl Denial {
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
+            Self::AmbiguousProvider => "ambiguous_provider",
             Self::BackgroundNotAllowed => "background_not_allowed",
             Self::BetaNotAllowed => "beta_not_allowed",
             Self::BodyMissing => "body_missing",
@@ -291,6 +295,7 @@ impl Denial {
                     "Remove `{field}`: no secret may be sent in the body."
                 ));
             }
+            Self::AmbiguousProvider => "Host and path name different providers.",
             Self::BackgroundNotAllowed => "Background responses are not allowed here.",
             Self::BetaNotAllowed => "A beta flag of this request is not allowed for this workload.",
             Self::BodyMissing => "This endpoint needs a JSON body.",
@@ -372,6 +377,10 @@ impl Denial {
             return retry_after;
         }
         // The other denials that pass by themselves pass soon.
-        if self.status() == 503 { Some(Duration::from_secs(1)) } else { None }
+        if self.status() == 503 {
+            Some(Duration::from_secs(1))
+        } else {
+            None
+        }
     }
 }

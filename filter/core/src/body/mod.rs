@@ -38,8 +38,8 @@ pub struct BodyFacts<'a> {
     pub betas: Vec<Cow<'a, str>>,
     /// The service tier asked for.
     pub service_tier: Option<Cow<'a, str>>,
-    /// The speeds asked for: the request's and its fallbacks'.
-    pub speeds: Vec<Cow<'a, str>>,
+    /// The speed asked for, by the request or one of its fallbacks, where it is not `standard`.
+    pub speed: Option<Cow<'a, str>>,
     /// What of the provider's stored things is used, the first that was found.
     pub state: Option<State>,
     /// Whether the answer is to be made in the background and fetched later.
@@ -115,9 +115,9 @@ pub(crate) const fn limit_fields(endpoint: Endpoint) -> &'static [&'static str] 
         Endpoint::Chat => &["max_completion_tokens", "max_tokens"],
         Endpoint::Complete => &["max_tokens_to_sample"],
         Endpoint::Completions | Endpoint::Messages => &["max_tokens"],
-        Endpoint::Responses | Endpoint::ResponsesCompact => &["max_output_tokens"],
-        Endpoint::Assistants => &["max_completion_tokens"],
-        Endpoint::AudioSpeech
+        Endpoint::Responses => &["max_output_tokens"],
+        Endpoint::Assistants
+        | Endpoint::AudioSpeech
         | Endpoint::AudioTranscriptions
         | Endpoint::AudioTranslations
         | Endpoint::Batches
@@ -132,6 +132,7 @@ pub(crate) const fn limit_fields(endpoint: Endpoint) -> &'static [&'static str] 
         | Endpoint::ImagesVariations
         | Endpoint::Models
         | Endpoint::Moderations
+        | Endpoint::ResponsesCompact
         | Endpoint::VectorStores => &[],
     }
 }
@@ -165,7 +166,7 @@ impl<'a> BodyFacts<'a> {
             tools: Vec::new(),
             betas: Vec::new(),
             service_tier: None,
-            speeds: Vec::new(),
+            speed: None,
             state: None,
             background: false,
             usage_asked: false,

@@ -5,6 +5,7 @@ pub mod headers;
 pub mod query;
 mod target;
 
+pub use headers::never_passes;
 pub use target::Target;
 
 use crate::denial::Denial;
