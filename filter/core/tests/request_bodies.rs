@@ -304,10 +304,6 @@ fn refuses_values_that_are_not_what_is_documented() {
             r#"{"tools":[{"type":"image_generation","model":7}]}"#,
             "model",
         ),
-        (
-            r#"{"speed":"fast","fallbacks":[{"model":"a","speed":"faster"}]}"#,
-            "speed",
-        ),
     ] {
         assert_eq!(
             denial(Chat, text),
@@ -333,6 +329,7 @@ fn takes_null_for_absent() {
 }
 
 #[test]
+#[rustfmt::skip]
 fn finds_every_model_that_is_named() {
     for (text, models) in [
         (r#"{"messages":[]}"#, &[][..]),
@@ -340,283 +337,105 @@ fn finds_every_model_that_is_named() {
         (r#"{"model":""}"#, &[""]),
         (r#"{"model":"a"}"#, &["a"]),
         (r#"{"models":["b","c"],"model":"a"}"#, &["a", "b", "c"]),
-        (
-            r#"{"model":"a","fallbacks":[{"model":"b"},{"model":"c"}]}"#,
-            &["a", "b", "c"],
-        ),
+        (r#"{"model":"a","fallbacks":[{"model":"b"},{"model":"c"}]}"#, &["a", "b", "c"]),
         (r#"{"model":"a","fallbacks":"default"}"#, &["a", "default"]),
         (r#"{"model":"a","moderation":{"model":"b"}}"#, &["a", "b"]),
-        (
-            r#"{"model":"a","tools":[{"type":"image_generation","model":"b"}]}"#,
-            &["a", "b"],
-        ),
-        (
-            r#"{"model":"a","tools":[{"type":"image_generation","svg":{"model":"b"}}]}"#,
-            &["a", "b"],
-        ),
-        (
-            r#"{"model":"a","tools":[{"type":"advisor_20260301","model":"b","name":"advisor"}]}"#,
-            &["a", "b"],
-        ),
-        (
-            r#"{"model":"a","tools":[{"type":"namespace","tools":[{"type":"image_generation","model":"b"}]}]}"#,
-            &["a", "b"],
-        ),
-        (
-            r#"{"model":"a","input":[{"type":"additional_tools","tools":[{"type":"image_generation","model":"b"}]}]}"#,
-            &["a", "b"],
-        ),
-        (
-            r#"{"model":"a","messages":[{"role":"user","content":[{"type":"tool_addition","tool":{"type":"tool_definition","definition":{"type":"advisor_20260301","model":"b"}}}]}]}"#,
-            &["a", "b"],
-        ),
+        (r#"{"model":"a","tools":[{"type":"image_generation","model":"b"}]}"#, &["a", "b"]),
+        (r#"{"model":"a","tools":[{"type":"image_generation","svg":{"model":"b"}}]}"#, &["a", "b"]),
+        (r#"{"model":"a","tools":[{"type":"advisor_20260301","model":"b","name":"advisor"}]}"#, &["a", "b"]),
+        (r#"{"model":"a","tools":[{"type":"namespace","tools":[{"type":"image_generation","model":"b"}]}]}"#, &["a", "b"]),
+        (r#"{"model":"a","input":[{"type":"additional_tools","tools":[{"type":"image_generation","model":"b"}]}]}"#, &["a", "b"]),
+        (r#"{"model":"a","messages":[{"role":"user","content":[{"type":"tool_addition","tool":{"type":"tool_definition","definition":{"type":"advisor_20260301","model":"b"}}}]}]}"#, &["a", "b"]),
         // A function's parameters may well be called model.
-        (
-            r#"{"model":"a","tools":[{"type":"function","function":{"parameters":{"properties":{"model":{}}}}}]}"#,
-            &["a"],
-        ),
-        (
-            r#"{"model":"a","messages":[{"content":[{"type":"tool_use","id":"t","input":{"model":"x"}}]}]}"#,
-            &["a"],
-        ),
+        (r#"{"model":"a","tools":[{"type":"function","function":{"parameters":{"properties":{"model":{}}}}}]}"#, &["a"]),
+        (r#"{"model":"a","messages":[{"content":[{"type":"tool_use","id":"t","input":{"model":"x"}}]}]}"#, &["a"]),
     ] {
         assert_eq!(read(Responses, text).unwrap().models, models, "{text}");
     }
 }
 
 #[test]
+#[rustfmt::skip]
 fn finds_the_tools_that_the_provider_runs() {
     for (text, tools) in [
         (r#"{"tools":[]}"#, &[][..]),
-        (
-            r#"{"tools":[{"type":"function","function":{"name":"f"}},{"type":"custom","custom":{}}]}"#,
-            &[],
-        ),
-        (
-            r#"{"tools":[{"name":"f","input_schema":{"type":"object"}},{"type":"custom","name":"g"},{"type":null}]}"#,
-            &[],
-        ),
-        (
-            r#"{"tools":[{"type":"bash_20250124","name":"bash"},{"type":"text_editor_20250728"},{"type":"computer_20251124"},{"type":"memory_20250818"}]}"#,
-            &[],
-        ),
-        (
-            r#"{"tools":[{"type":"local_shell"},{"type":"computer_use_preview"},{"type":"apply_patch"}]}"#,
-            &[],
-        ),
-        (
-            r#"{"tools":[{"type":"web_search_20250305","name":"web_search"}]}"#,
-            &["web_search_20250305"],
-        ),
-        (
-            r#"{"tools":[{"name":"x","type":"code_execution_20250825"}]}"#,
-            &["code_execution_20250825"],
-        ),
-        (
-            r#"{"tools":[{"type":"bash_code_execution_20250825"}]}"#,
-            &["bash_code_execution_20250825"],
-        ),
+        (r#"{"tools":[{"type":"function","function":{"name":"f"}},{"type":"custom","custom":{}}]}"#, &[]),
+        (r#"{"tools":[{"name":"f","input_schema":{"type":"object"}},{"type":"custom","name":"g"},{"type":null}]}"#, &[]),
+        (r#"{"tools":[{"type":"bash_20250124","name":"bash"},{"type":"text_editor_20250728"},{"type":"computer_20251124"},{"type":"memory_20250818"}]}"#, &[]),
+        (r#"{"tools":[{"type":"local_shell"},{"type":"computer_use_preview"},{"type":"apply_patch"}]}"#, &[]),
+        (r#"{"tools":[{"type":"web_search_20250305","name":"web_search"}]}"#, &["web_search_20250305"]),
+        (r#"{"tools":[{"name":"x","type":"code_execution_20250825"}]}"#, &["code_execution_20250825"]),
+        (r#"{"tools":[{"type":"bash_code_execution_20250825"}]}"#, &["bash_code_execution_20250825"]),
         (r#"{"tools":[{"type":"bash_2025012"}]}"#, &["bash_2025012"]),
         (r#"{"tools":[{"type":"Function"}]}"#, &["Function"]),
         (r#"{"tools":[{"type":"\u006dcp"}]}"#, &["mcp"]),
-        (
-            r#"{"tools":[{"type":"mcp"},{"type":"mcp"},{"type":"file_search","vector_store_ids":[]}]}"#,
-            &["mcp", "file_search"],
-        ),
+        (r#"{"tools":[{"type":"mcp"},{"type":"mcp"},{"type":"file_search","vector_store_ids":[]}]}"#, &["mcp", "file_search"]),
         (r#"{"tools":{"type":"mcp"}}"#, &["mcp"]),
         (r#"{"tools":["web_search"]}"#, &["web_search"]),
-        (
-            r#"{"tools":[{"type":"something_new"}]}"#,
-            &["something_new"],
-        ),
-        (
-            r#"{"tools":[{"type":"namespace","tools":[{"type":"mcp"}]}]}"#,
-            &["mcp"],
-        ),
-        (
-            r#"{"input":[{"type":"tool_search_output","tools":[{"type":"mcp"}]}]}"#,
-            &["mcp"],
-        ),
-        (
-            r#"{"messages":[{"content":[{"type":"tool_addition","tool":{"type":"tool_definition","definition":{"type":"mcp_toolset"}}}]}]}"#,
-            &["mcp_toolset"],
-        ),
-        (
-            r#"{"messages":[{"content":[{"type":"tool_addition","tool":{"type":"tool_reference","tool_name":"x"}}]}]}"#,
-            &[],
-        ),
-        (
-            r#"{"mcp_servers":[{"type":"url","url":"https://x","name":"x"}]}"#,
-            &["mcp"],
-        ),
+        (r#"{"tools":[{"type":"something_new"}]}"#, &["something_new"]),
+        (r#"{"tools":[{"type":"namespace","tools":[{"type":"mcp"}]}]}"#, &["mcp"]),
+        (r#"{"input":[{"type":"tool_search_output","tools":[{"type":"mcp"}]}]}"#, &["mcp"]),
+        (r#"{"messages":[{"content":[{"type":"tool_addition","tool":{"type":"tool_definition","definition":{"type":"mcp_toolset"}}}]}]}"#, &["mcp_toolset"]),
+        (r#"{"messages":[{"content":[{"type":"tool_addition","tool":{"type":"tool_reference","tool_name":"x"}}]}]}"#, &[]),
+        (r#"{"mcp_servers":[{"type":"url","url":"https://x","name":"x"}]}"#, &["mcp"]),
         (r#"{"mcp_servers":[]}"#, &[]),
         (r#"{"web_search_options":{}}"#, &["web_search"]),
         (r#"{"plugins":[{"id":"web"}]}"#, &["plugins"]),
         (r#"{"search_parameters":{"mode":"on"}}"#, &["live_search"]),
-        (
-            r#"{"data_sources":[{"type":"azure_search","parameters":{"endpoint":"x"}}]}"#,
-            &["data_sources"],
-        ),
+        (r#"{"data_sources":[{"type":"azure_search","parameters":{"endpoint":"x"}}]}"#, &["data_sources"]),
     ] {
         assert_eq!(read(Chat, text).unwrap().tools, tools, "{text}");
     }
 }
 
 #[test]
+#[rustfmt::skip]
 fn finds_what_the_provider_keeps() {
     for (text, state) in [
         (r#"{"input":"hi"}"#, None),
         (r#"{"store":false}"#, None),
         (r#"{"store":true}"#, Some(State::Store)),
-        (
-            r#"{"previous_response_id":"resp_1"}"#,
-            Some(State::PreviousResponse),
-        ),
+        (r#"{"previous_response_id":"resp_1"}"#, Some(State::PreviousResponse)),
         (r#"{"conversation":"conv_1"}"#, Some(State::Conversation)),
-        (
-            r#"{"conversation":{"id":"conv_1"}}"#,
-            Some(State::Conversation),
-        ),
+        (r#"{"conversation":{"id":"conv_1"}}"#, Some(State::Conversation)),
         (r#"{"thread":{"id":"t"}}"#, Some(State::Conversation)),
-        (
-            r#"{"prompt":{"id":"pmpt_1","version":"2"}}"#,
-            Some(State::StoredPrompt),
-        ),
+        (r#"{"prompt":{"id":"pmpt_1","version":"2"}}"#, Some(State::StoredPrompt)),
         (r#"{"prompt":"text"}"#, None),
-        (
-            r#"{"model":"ft:gpt-4o:org::x"}"#,
-            Some(State::FineTunedModel),
-        ),
+        (r#"{"model":"ft:gpt-4o:org::x"}"#, Some(State::FineTunedModel)),
         (r#"{"container":"container_1"}"#, Some(State::Container)),
-        (
-            r#"{"container":{"id":"container_1"}}"#,
-            Some(State::Container),
-        ),
-        (
-            r#"{"container":{"id":null,"skills":[{"type":"custom","skill_id":"s"}]}}"#,
-            Some(State::Skill),
-        ),
-        (
-            r#"{"tools":[{"type":"code_interpreter","container":"cntr_1"}]}"#,
-            Some(State::Container),
-        ),
-        (
-            r#"{"tools":[{"type":"code_interpreter","container":{"type":"auto"}}]}"#,
-            None,
-        ),
-        (
-            r#"{"tools":[{"type":"code_interpreter","container":{"type":"auto","file_ids":["f"]}}]}"#,
-            Some(State::File),
-        ),
-        (
-            r#"{"tools":[{"type":"shell","environment":{"type":"container_reference","container_id":"c"}}]}"#,
-            Some(State::Container),
-        ),
-        (
-            r#"{"tools":[{"type":"file_search","vector_store_ids":["vs_1"]}]}"#,
-            Some(State::VectorStore),
-        ),
-        (
-            r#"{"tools":[{"type":"image_generation","input_image_mask":{"file_id":"f"}}]}"#,
-            Some(State::File),
-        ),
-        (
-            r#"{"messages":[{"content":[{"type":"file","file":{"file_id":"f"}}]}]}"#,
-            Some(State::File),
-        ),
-        (
-            r#"{"messages":[{"content":[{"type":"image","source":{"type":"file","file_id":"f"}}]}]}"#,
-            Some(State::File),
-        ),
-        (
-            r#"{"messages":[{"content":[{"type":"container_upload","file_id":"f"}]}]}"#,
-            Some(State::File),
-        ),
-        (
-            r#"{"messages":[{"content":[{"type":"tool_result","content":[{"type":"document","source":{"file_id":"f"}}]}]}]}"#,
-            Some(State::File),
-        ),
-        (
-            r#"{"messages":[{"role":"assistant","audio":{"id":"audio_1"}}]}"#,
-            Some(State::Audio),
-        ),
-        (
-            r#"{"input":[{"content":[{"type":"input_file","file_id":"f"}]}]}"#,
-            Some(State::File),
-        ),
-        (
-            r#"{"input":[{"content":[{"type":"input_image","file_id":"f"}]}]}"#,
-            Some(State::File),
-        ),
-        (
-            r#"{"input":[{"type":"computer_call_output","output":{"file_id":"f"}}]}"#,
-            Some(State::File),
-        ),
-        (
-            r#"{"input":[{"type":"item_reference","id":"msg_1"}]}"#,
-            Some(State::PreviousResponse),
-        ),
-        (
-            r#"{"input":[{"id":"msg_1","type":"item_reference"}]}"#,
-            Some(State::PreviousResponse),
-        ),
-        (
-            r#"{"input":[{"id":"msg_1"}]}"#,
-            Some(State::PreviousResponse),
-        ),
-        (
-            r#"{"input":[{"id":"msg_1","type":null}]}"#,
-            Some(State::PreviousResponse),
-        ),
-        (
-            r#"{"input":[{"id":"rs_1","type":"reasoning","summary":[]}]}"#,
-            Some(State::PreviousResponse),
-        ),
-        (
-            r#"{"input":[{"id":"rs_1","type":"reasoning","summary":[],"encrypted_content":"x"}]}"#,
-            None,
-        ),
-        (
-            r#"{"input":[{"id":"ig_1","type":"image_generation_call"}]}"#,
-            Some(State::PreviousResponse),
-        ),
-        (
-            r#"{"input":[{"id":"ig_1","type":"image_generation_call","result":"aGk="}]}"#,
-            None,
-        ),
-        (
-            r#"{"input":[{"id":"ci_1","type":"code_interpreter_call","container_id":"c"}]}"#,
-            Some(State::Container),
-        ),
-        (
-            r#"{"input":[{"id":"msg_1","type":"message","role":"assistant","content":[]}]}"#,
-            None,
-        ),
-        (
-            r#"{"input":[{"id":"fc_1","type":"function_call","call_id":"c","arguments":"{}"}]}"#,
-            None,
-        ),
-        (
-            r#"{"messages":[{"id":"x","role":"user","content":"hi"}]}"#,
-            None,
-        ),
-        (
-            r#"{"messages":[{"content":[{"type":"tool_use","id":"toolu_1","input":{"file_id":"x"}}]}]}"#,
-            None,
-        ),
-        (
-            r#"{"diagnostics":{"previous_message_id":"msg_1"}}"#,
-            Some(State::PreviousResponse),
-        ),
+        (r#"{"container":{"id":"container_1"}}"#, Some(State::Container)),
+        (r#"{"container":{"id":null,"skills":[{"type":"custom","skill_id":"s"}]}}"#, Some(State::Skill)),
+        (r#"{"tools":[{"type":"code_interpreter","container":"cntr_1"}]}"#, Some(State::Container)),
+        (r#"{"tools":[{"type":"code_interpreter","container":{"type":"auto"}}]}"#, None),
+        (r#"{"tools":[{"type":"code_interpreter","container":{"type":"auto","file_ids":["f"]}}]}"#, Some(State::File)),
+        (r#"{"tools":[{"type":"shell","environment":{"type":"container_reference","container_id":"c"}}]}"#, Some(State::Container)),
+        (r#"{"tools":[{"type":"file_search","vector_store_ids":["vs_1"]}]}"#, Some(State::VectorStore)),
+        (r#"{"tools":[{"type":"image_generation","input_image_mask":{"file_id":"f"}}]}"#, Some(State::File)),
+        (r#"{"messages":[{"content":[{"type":"file","file":{"file_id":"f"}}]}]}"#, Some(State::File)),
+        (r#"{"messages":[{"content":[{"type":"image","source":{"type":"file","file_id":"f"}}]}]}"#, Some(State::File)),
+        (r#"{"messages":[{"content":[{"type":"container_upload","file_id":"f"}]}]}"#, Some(State::File)),
+        (r#"{"messages":[{"content":[{"type":"tool_result","content":[{"type":"document","source":{"file_id":"f"}}]}]}]}"#, Some(State::File)),
+        (r#"{"messages":[{"role":"assistant","audio":{"id":"audio_1"}}]}"#, Some(State::Audio)),
+        (r#"{"input":[{"content":[{"type":"input_file","file_id":"f"}]}]}"#, Some(State::File)),
+        (r#"{"input":[{"content":[{"type":"input_image","file_id":"f"}]}]}"#, Some(State::File)),
+        (r#"{"input":[{"type":"computer_call_output","output":{"file_id":"f"}}]}"#, Some(State::File)),
+        (r#"{"input":[{"type":"item_reference","id":"msg_1"}]}"#, Some(State::PreviousResponse)),
+        (r#"{"input":[{"id":"msg_1","type":"item_reference"}]}"#, Some(State::PreviousResponse)),
+        (r#"{"input":[{"id":"msg_1"}]}"#, Some(State::PreviousResponse)),
+        (r#"{"input":[{"id":"msg_1","type":null}]}"#, Some(State::PreviousResponse)),
+        (r#"{"input":[{"id":"rs_1","type":"reasoning","summary":[]}]}"#, Some(State::PreviousResponse)),
+        (r#"{"input":[{"id":"rs_1","type":"reasoning","summary":[],"encrypted_content":"x"}]}"#, None),
+        (r#"{"input":[{"id":"ig_1","type":"image_generation_call"}]}"#, Some(State::PreviousResponse)),
+        (r#"{"input":[{"id":"ig_1","type":"image_generation_call","result":"aGk="}]}"#, None),
+        (r#"{"input":[{"id":"ci_1","type":"code_interpreter_call","container_id":"c"}]}"#, Some(State::Container)),
+        (r#"{"input":[{"id":"msg_1","type":"message","role":"assistant","content":[]}]}"#, None),
+        (r#"{"input":[{"id":"fc_1","type":"function_call","call_id":"c","arguments":"{}"}]}"#, None),
+        (r#"{"messages":[{"id":"x","role":"user","content":"hi"}]}"#, None),
+        (r#"{"messages":[{"content":[{"type":"tool_use","id":"toolu_1","input":{"file_id":"x"}}]}]}"#, None),
+        (r#"{"diagnostics":{"previous_message_id":"msg_1"}}"#, Some(State::PreviousResponse)),
         (r#"{"diagnostics":{"previous_message_id":null}}"#, None),
-        (
-            r#"{"prompt_cache_options":{"comparison_response_id":"r"}}"#,
-            Some(State::PreviousResponse),
-        ),
-        (
-            r#"{"fallback_credit_token":"t"}"#,
-            Some(State::PreviousResponse),
-        ),
+        (r#"{"prompt_cache_options":{"comparison_response_id":"r"}}"#, Some(State::PreviousResponse)),
+        (r#"{"fallback_credit_token":"t"}"#, Some(State::PreviousResponse)),
         (r#"{"assistant_id":"asst_1"}"#, Some(State::Assistant)),
         (r#"{"cached_content":"c"}"#, Some(State::CachedContent)),
     ] {
@@ -625,60 +444,22 @@ fn finds_what_the_provider_keeps() {
 }
 
 #[test]
+#[rustfmt::skip]
 fn refuses_secrets_wherever_the_schema_has_them() {
     for (text, field) in [
-        (
-            r#"{"tools":[{"type":"mcp","authorization":"s"}]}"#,
-            "authorization",
-        ),
-        (
-            r#"{"tools":[{"authorization":"s","type":"mcp"}]}"#,
-            "authorization",
-        ),
-        (
-            r#"{"tools":[{"type":"mcp","authoriz\u0061tion":"s"}]}"#,
-            "authorization",
-        ),
-        (
-            r#"{"tools":[{"type":"mcp","headers":{"Authorization":"s"}}]}"#,
-            "headers",
-        ),
-        (
-            r#"{"tools":[{"type":"namespace","tools":[{"type":"mcp","headers":{}}]}]}"#,
-            "headers",
-        ),
-        (
-            r#"{"tools":[{"type":"code_interpreter","container":{"type":"auto","network_policy":{"domain_secrets":[]}}}]}"#,
-            "domain_secrets",
-        ),
-        (
-            r#"{"tools":[{"type":"shell","environment":{"network_policy":{"domain_secrets":[{"value":"s"}]}}}]}"#,
-            "domain_secrets",
-        ),
-        (
-            r#"{"input":[{"type":"tool_search_output","tools":[{"type":"mcp","authorization":"s"}]}]}"#,
-            "authorization",
-        ),
-        (
-            r#"{"input":[{"type":"additional_tools","tools":[{"type":"mcp","headers":{}}]}]}"#,
-            "headers",
-        ),
-        (
-            r#"{"mcp_servers":[{"url":"u","authorization_token":"s"}]}"#,
-            "authorization_token",
-        ),
-        (
-            r#"{"messages":[{"content":[{"type":"tool_addition","tool":{"type":"tool_definition","definition":{"authorization":"s"}}}]}]}"#,
-            "authorization",
-        ),
-        (
-            r#"{"data_sources":[{"type":"azure_search","parameters":{"authentication":{"type":"api_key","key":"s"}}}]}"#,
-            "authentication",
-        ),
-        (
-            r#"{"data_sources":[{"parameters":{"embedding_dependency":{"authentication":{}}}}]}"#,
-            "authentication",
-        ),
+        (r#"{"tools":[{"type":"mcp","authorization":"s"}]}"#, "authorization"),
+        (r#"{"tools":[{"authorization":"s","type":"mcp"}]}"#, "authorization"),
+        (r#"{"tools":[{"type":"mcp","authoriz\u0061tion":"s"}]}"#, "authorization"),
+        (r#"{"tools":[{"type":"mcp","headers":{"Authorization":"s"}}]}"#, "headers"),
+        (r#"{"tools":[{"type":"namespace","tools":[{"type":"mcp","headers":{}}]}]}"#, "headers"),
+        (r#"{"tools":[{"type":"code_interpreter","container":{"type":"auto","network_policy":{"domain_secrets":[]}}}]}"#, "domain_secrets"),
+        (r#"{"tools":[{"type":"shell","environment":{"network_policy":{"domain_secrets":[{"value":"s"}]}}}]}"#, "domain_secrets"),
+        (r#"{"input":[{"type":"tool_search_output","tools":[{"type":"mcp","authorization":"s"}]}]}"#, "authorization"),
+        (r#"{"input":[{"type":"additional_tools","tools":[{"type":"mcp","headers":{}}]}]}"#, "headers"),
+        (r#"{"mcp_servers":[{"url":"u","authorization_token":"s"}]}"#, "authorization_token"),
+        (r#"{"messages":[{"content":[{"type":"tool_addition","tool":{"type":"tool_definition","definition":{"authorization":"s"}}}]}]}"#, "authorization"),
+        (r#"{"data_sources":[{"type":"azure_search","parameters":{"authentication":{"type":"api_key","key":"s"}}}]}"#, "authentication"),
+        (r#"{"data_sources":[{"parameters":{"embedding_dependency":{"authentication":{}}}}]}"#, "authentication"),
         (r#"{"api_key":"s"}"#, "api_key"),
         (r#"{"extra_headers":{"x":"s"}}"#, "extra_headers"),
         (r#"{"authorization":"s"}"#, "authorization"),
@@ -769,7 +550,7 @@ fn reads_what_else_decides() {
     let facts = read(Chat, &text).unwrap();
     assert!(facts.stream && facts.usage_asked && facts.background);
     assert_eq!(facts.service_tier.as_deref(), Some("priority"));
-    assert_eq!(facts.speed.as_deref(), Some("fast"));
+    assert_eq!(facts.speeds, ["fast"]);
     assert_eq!(facts.betas, ["b1", "b2"]);
     assert_eq!(facts.end_user.as_deref(), Some("u"));
     let facts = read(
@@ -778,11 +559,7 @@ fn reads_what_else_decides() {
     );
     let facts = facts.unwrap();
     assert_eq!(facts.end_user.as_deref(), Some("v"));
-    assert_eq!(facts.speed.as_deref(), Some("fast"));
-    assert_eq!(
-        read(Messages, r#"{"speed":"standard"}"#).unwrap().speed,
-        None
-    );
+    assert_eq!(facts.speeds, ["standard", "fast"]);
     assert_eq!(
         read(Responses, r#"{"metadata":{"other":7}}"#)
             .unwrap()
@@ -792,51 +569,18 @@ fn reads_what_else_decides() {
 }
 
 #[test]
+#[rustfmt::skip]
 fn counts_media_apart_from_text() {
     let blob = "A".repeat(10_000);
     for (text, attachments) in [
-        (
-            format!(
-                r#"{{"messages":[{{"content":[{{"image_url":{{"url":"data:image/png;base64,{blob}"}}}}]}}]}}"#
-            ),
-            1,
-        ),
-        (
-            format!(
-                r#"{{"messages":[{{"content":[{{"type":"image","source":{{"type":"base64","data":"{blob}"}}}}]}}]}}"#
-            ),
-            1,
-        ),
-        (
-            format!(
-                r#"{{"messages":[{{"content":[{{"source":{{"data":"{blob}","type":"base64"}}}}]}}]}}"#
-            ),
-            1,
-        ),
-        (
-            format!(r#"{{"messages":[{{"content":[{{"input_audio":{{"data":"{blob}"}}}}]}}]}}"#),
-            1,
-        ),
-        (
-            format!(r#"{{"messages":[{{"content":[{{"file":{{"file_data":"{blob}"}}}}]}}]}}"#),
-            1,
-        ),
-        (
-            format!(
-                r#"{{"input":[{{"content":[{{"type":"input_image","image_url":"data:{blob}"}}]}}]}}"#
-            ),
-            1,
-        ),
-        (
-            format!(
-                r#"{{"input":[{{"content":[{{"file_data":"{blob}"}},{{"file_data":"{blob}"}}]}}]}}"#
-            ),
-            2,
-        ),
-        (
-            format!(r#"{{"input":[{{"type":"image_generation_call","result":"{blob}"}}]}}"#),
-            1,
-        ),
+        (format!(r#"{{"messages":[{{"content":[{{"image_url":{{"url":"data:image/png;base64,{blob}"}}}}]}}]}}"# ), 1),
+        (format!(r#"{{"messages":[{{"content":[{{"type":"image","source":{{"type":"base64","data":"{blob}"}}}}]}}]}}"# ), 1),
+        (format!(r#"{{"messages":[{{"content":[{{"source":{{"data":"{blob}","type":"base64"}}}}]}}]}}"# ), 1),
+        (format!(r#"{{"messages":[{{"content":[{{"input_audio":{{"data":"{blob}"}}}}]}}]}}"#), 1),
+        (format!(r#"{{"messages":[{{"content":[{{"file":{{"file_data":"{blob}"}}}}]}}]}}"#), 1),
+        (format!(r#"{{"input":[{{"content":[{{"type":"input_image","image_url":"data:{blob}"}}]}}]}}"# ), 1),
+        (format!(r#"{{"input":[{{"content":[{{"file_data":"{blob}"}},{{"file_data":"{blob}"}}]}}]}}"# ), 2),
+        (format!(r#"{{"input":[{{"type":"image_generation_call","result":"{blob}"}}]}}"#), 1),
     ] {
         let facts = read(Messages, &text).unwrap();
         assert_eq!(facts.attachments, attachments, "{}", &text[..80]);
@@ -880,44 +624,18 @@ fn passes_what_it_does_not_read() {
 }
 
 #[test]
+#[rustfmt::skip]
 fn takes_what_the_sdks_send() {
     for (endpoint, text) in [
-        (
-            Chat,
-            r#"{"messages":[{"role":"user","content":"Say this is a test"}],"model":"gpt-4o-mini"}"#,
-        ),
-        (
-            Chat,
-            r#"{"messages":[{"role":"system","content":"s"},{"role":"user","content":[{"type":"text","text":"t"},{"type":"image_url","image_url":{"url":"https://x/y.png","detail":"low"}}]}],"model":"gpt-4o","n":1,"stream":true,"stream_options":{"include_usage":true},"temperature":0.2}"#,
-        ),
-        (
-            Chat,
-            r#"{"messages":[{"role":"user","content":"w"},{"role":"assistant","content":null,"tool_calls":[{"id":"call_1","type":"function","function":{"name":"f","arguments":"{\"x\":1}"}}]},{"role":"tool","tool_call_id":"call_1","content":"{}"}],"model":"gpt-4o","tools":[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object","properties":{"x":{"type":"number"}},"required":["x"]},"strict":true}}],"tool_choice":"auto","parallel_tool_calls":false}"#,
-        ),
-        (
-            Completions,
-            r#"{"model":"gpt-3.5-turbo-instruct","prompt":"Once","max_tokens":16,"logprobs":5}"#,
-        ),
-        (
-            Embeddings,
-            r#"{"input":["a","b"],"model":"text-embedding-3-small","encoding_format":"base64"}"#,
-        ),
-        (
-            Responses,
-            r#"{"input":[{"role":"user","content":[{"type":"input_text","text":"hi"}]}],"instructions":"i","model":"gpt-5","reasoning":{"effort":"low"},"store":false,"include":["reasoning.encrypted_content"],"text":{"format":{"type":"text"}},"tools":[{"type":"function","name":"f","parameters":{"type":"object"},"strict":true}]}"#,
-        ),
-        (
-            Messages,
-            r#"{"max_tokens":1024,"messages":[{"role":"user","content":"Hello"}],"model":"claude-sonnet-4-5","stream":true}"#,
-        ),
-        (
-            Messages,
-            r#"{"max_tokens":2048,"messages":[{"role":"user","content":[{"type":"text","text":"t","cache_control":{"type":"ephemeral"}}]},{"role":"assistant","content":[{"type":"thinking","thinking":"x","signature":"s"},{"type":"tool_use","id":"toolu_1","name":"f","input":{}}]},{"role":"user","content":[{"type":"tool_result","tool_use_id":"toolu_1","content":[{"type":"text","text":"r"}]}]}],"model":"claude-opus-4-1","system":[{"type":"text","text":"s"}],"thinking":{"type":"enabled","budget_tokens":1024},"tools":[{"name":"f","description":"d","input_schema":{"type":"object","properties":{}}}],"metadata":{"user_id":"u"},"service_tier":"auto"}"#,
-        ),
-        (
-            CountTokens,
-            r#"{"messages":[{"role":"user","content":"Hello"}],"model":"claude-sonnet-4-5"}"#,
-        ),
+        (Chat, r#"{"messages":[{"role":"user","content":"Say this is a test"}],"model":"gpt-4o-mini"}"#),
+        (Chat, r#"{"messages":[{"role":"system","content":"s"},{"role":"user","content":[{"type":"text","text":"t"},{"type":"image_url","image_url":{"url":"https://x/y.png","detail":"low"}}]}],"model":"gpt-4o","n":1,"stream":true,"stream_options":{"include_usage":true},"temperature":0.2}"#),
+        (Chat, r#"{"messages":[{"role":"user","content":"w"},{"role":"assistant","content":null,"tool_calls":[{"id":"call_1","type":"function","function":{"name":"f","arguments":"{\"x\":1}"}}]},{"role":"tool","tool_call_id":"call_1","content":"{}"}],"model":"gpt-4o","tools":[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object","properties":{"x":{"type":"number"}},"required":["x"]},"strict":true}}],"tool_choice":"auto","parallel_tool_calls":false}"#),
+        (Completions, r#"{"model":"gpt-3.5-turbo-instruct","prompt":"Once","max_tokens":16,"logprobs":5}"#),
+        (Embeddings, r#"{"input":["a","b"],"model":"text-embedding-3-small","encoding_format":"base64"}"#),
+        (Responses, r#"{"input":[{"role":"user","content":[{"type":"input_text","text":"hi"}]}],"instructions":"i","model":"gpt-5","reasoning":{"effort":"low"},"store":false,"include":["reasoning.encrypted_content"],"text":{"format":{"type":"text"}},"tools":[{"type":"function","name":"f","parameters":{"type":"object"},"strict":true}]}"#),
+        (Messages, r#"{"max_tokens":1024,"messages":[{"role":"user","content":"Hello"}],"model":"claude-sonnet-4-5","stream":true}"#),
+        (Messages, r#"{"max_tokens":2048,"messages":[{"role":"user","content":[{"type":"text","text":"t","cache_control":{"type":"ephemeral"}}]},{"role":"assistant","content":[{"type":"thinking","thinking":"x","signature":"s"},{"type":"tool_use","id":"toolu_1","name":"f","input":{}}]},{"role":"user","content":[{"type":"tool_result","tool_use_id":"toolu_1","content":[{"type":"text","text":"r"}]}]}],"model":"claude-opus-4-1","system":[{"type":"text","text":"s"}],"thinking":{"type":"enabled","budget_tokens":1024},"tools":[{"name":"f","description":"d","input_schema":{"type":"object","properties":{}}}],"metadata":{"user_id":"u"},"service_tier":"auto"}"#),
+        (CountTokens, r#"{"messages":[{"role":"user","content":"Hello"}],"model":"claude-sonnet-4-5"}"#),
     ] {
         let facts = read(endpoint, text).unwrap();
         assert_eq!(facts.models.len(), 1, "{text}");

@@ -11,33 +11,14 @@ fn sent_up(api: Api, target: &str) -> String {
 }
 
 #[test]
+#[rustfmt::skip]
 fn lets_up_what_is_listed_and_nothing_else() {
     for (api, sent, up) in [
-        (
-            Anthropic,
-            "/v1/messages?beta=true",
-            "/v1/messages?beta=true",
-        ),
-        (
-            Anthropic,
-            "/v1/models?limit=20&after_id=a",
-            "/v1/models?limit=20&after_id=a",
-        ),
-        (
-            OpenAi,
-            "/v1/responses/r?include[]=a&include[]=b",
-            "/v1/responses/r?include[]=a&include[]=b",
-        ),
-        (
-            OpenAi,
-            "/v1/responses/r?include%5B%5D=a",
-            "/v1/responses/r?include%5B%5D=a",
-        ),
-        (
-            OpenAi,
-            "/v1/files?limit=1&after=f",
-            "/v1/files?limit=1&after=f",
-        ),
+        (Anthropic, "/v1/messages?beta=true", "/v1/messages?beta=true"),
+        (Anthropic, "/v1/models?limit=20&after_id=a", "/v1/models?limit=20&after_id=a"),
+        (OpenAi, "/v1/responses/r?include[]=a&include[]=b", "/v1/responses/r?include[]=a&include[]=b"),
+        (OpenAi, "/v1/responses/r?include%5B%5D=a", "/v1/responses/r?include%5B%5D=a"),
+        (OpenAi, "/v1/files?limit=1&after=f", "/v1/files?limit=1&after=f"),
         // Secrets, in every spelling of their names.
         (OpenAi, "/p?key=s", "/p"),
         (OpenAi, "/p?%6Bey=s", "/p"),

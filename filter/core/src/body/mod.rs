@@ -38,8 +38,8 @@ pub struct BodyFacts<'a> {
     pub betas: Vec<Cow<'a, str>>,
     /// The service tier asked for.
     pub service_tier: Option<Cow<'a, str>>,
-    /// The speed asked for, by the request or one of its fallbacks, where it is not `standard`.
-    pub speed: Option<Cow<'a, str>>,
+    /// The speeds asked for: the request's and its fallbacks'.
+    pub speeds: Vec<Cow<'a, str>>,
     /// What of the provider's stored things is used, the first that was found.
     pub state: Option<State>,
     /// Whether the answer is to be made in the background and fetched later.
@@ -166,7 +166,7 @@ impl<'a> BodyFacts<'a> {
             tools: Vec::new(),
             betas: Vec::new(),
             service_tier: None,
-            speed: None,
+            speeds: Vec::new(),
             state: None,
             background: false,
             usage_asked: false,

@@ -222,7 +222,7 @@ impl<'a> Walk<'a> {
             }
             Rule::Prompt => self.prompt(raw)?,
             Rule::Secret(field) if raw != "null" => return Err(Denial::SecretInBody { field }),
-            Rule::Speed => self.speed(string(raw, "speed")?)?,
+            Rule::Speed => facts.speeds.extend(string(raw, "speed")?),
             Rule::State(state) if !matches!(raw, "null" | "[]") => self.state(state),
             Rule::Store => {
                 facts.places.store = Some(place);
@@ -357,18 +357,6 @@ impl<'a> Walk<'a> {
             _ => {}
         }
         Ok(())
-    }
-
-    fn speed(&mut self, speed: Option<Cow<'a, str>>) -> Result<(), Denial> {
-        let Some(speed) = speed.filter(|speed| speed != "standard") else {
-            return Ok(());
-        };
-        match self.facts.speed.replace(speed) {
-            Some(other) if self.facts.speed.as_ref() != Some(&other) => {
-                Err(Denial::FieldInvalid { field: "speed" })
-            }
-            _ => Ok(()),
-        }
     }
 
     fn state(&mut self, state: State) {

@@ -27,7 +27,7 @@ pub enum Fate {
 ///   is applied; Envoy's own `%STREAM_ID%` stays in the access log.
 /// - Hop-by-hop and forwarding headers: Envoy writes its own (RFC 9110, section 7.6).
 #[must_use]
-pub fn request_header(api: Api, pass: &[String], name: &[u8]) -> Fate {
+pub fn request_header(api: Api, pass: &PassHeaders, name: &[u8]) -> Fate {
     match name {
         // How the request is framed and routed. The filter itself has read `:path` already.
         b":authority" | b":method" | b":path" | b":scheme" | b"content-length" => Fate::Keep,
@@ -37,7 +37,7 @@ pub fn request_header(api: Api, pass: &[String], name: &[u8]) -> Fate {
         b"accept-encoding" => Fate::Set("identity"),
         // Providers refuse or throttle callers without one.
         b"user-agent" => Fate::Keep,
-        _ if is_of_api(api, name) || pass.iter().any(|own| own.as_bytes() == name) => Fate::Keep,
+        _ if is_of_api(api, name) || pass.holds(name) => Fate::Keep,
         _ => Fate::Drop,
     }
 }
@@ -75,23 +75,45 @@ pub fn response_header(api: Api, name: &[u8]) -> Fate {
     if listed { Fate::Keep } else { Fate::Drop }
 }
 
-/// Why a configuration's `pass_headers` can't hold `name`, as what was expected instead; `None` where
-/// it can.
-///
-/// This is no strip list (nothing passes that is not listed): it catches an operator's mistake when
-/// the configuration loads.
-#[must_use]
-pub fn never_passes(name: &str) -> Option<&'static str> {
-    let in_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
-    if name.is_empty() || !name.bytes().all(in_name) {
-        return Some("a header name in lower case");
-    }
-    is_reserved(name)
-        .then_some("a header that is no credential, cookie, account, routing or framing header")
+/// Header names that the configuration lets through beside the API's own list.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct PassHeaders(Vec<String>);
+
+/// Why `pass_headers` can't hold a name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum PassHeaderError {
+    /// It is no header name in lower case.
+    #[error("expected a header name in lower case")]
+    NotAName,
+    /// It may carry a secret, names an account or a caller, or frames and routes the message.
+    #[error("expected a header that is no credential, cookie, account, routing or framing header")]
+    Reserved,
 }
 
-/// Names that may carry a secret, say whose account or which caller it is, or frame and route the
-/// message.
+impl PassHeaders {
+    /// Adds a name.
+    ///
+    /// # Errors
+    /// See [`PassHeaderError`].
+    pub fn insert(&mut self, name: &str) -> Result<(), PassHeaderError> {
+        let is_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
+        if name.is_empty() || !name.bytes().all(is_name) {
+            return Err(PassHeaderError::NotAName);
+        }
+        if is_reserved(name) {
+            return Err(PassHeaderError::Reserved);
+        }
+        self.0.push(name.to_owned());
+        Ok(())
+    }
+
+    fn holds(&self, name: &[u8]) -> bool {
+        self.0.iter().any(|listed| listed.as_bytes() == name)
+    }
+}
+
+/// Names that no configuration can let through. This is no strip list (nothing passes that is not
+/// listed): it catches an operator's mistake when the configuration loads.
 fn is_reserved(name: &str) -> bool {
     const PARTS: [&str; 10] = [
         "auth",

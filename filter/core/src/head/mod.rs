@@ -2,10 +2,10 @@
 
 pub mod endpoint;
 pub mod headers;
+pub mod provider;
 pub mod query;
 mod target;
 
-pub use headers::never_passes;
 pub use target::Target;
 
 use crate::denial::Denial;
