@@ -29,13 +29,18 @@ ACCESS_LOG = "/dev/stdout"
 NOBODY = 1
 
 
+def parse(name: str) -> dict:
+    """The configuration `name` of envoy/ as it is."""
+    return yaml.safe_load((paths.CONFIGURATIONS / name).read_text())
+
+
 def load(name: str, *, directory: pathlib.Path, trust: pathlib.Path, endpoints: dict[str, int]):
     """The configuration `name` of envoy/ for this machine.
 
     `directory` stands for /etc/almoner, `trust` for the system's authorities; each cluster's
     endpoint is 127.0.0.1 at the port that `endpoints` names; listeners and admin take any port.
     """
-    configuration = yaml.safe_load((paths.CONFIGURATIONS / name).read_text())
+    configuration = parse(name)
     fit(configuration, directory=directory, trust=trust, endpoints=endpoints)
     return configuration
 
