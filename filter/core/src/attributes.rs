@@ -55,5 +55,6 @@ fn size(bytes: &[u8]) -> Option<(usize, &[u8])> {
 
 fn terminated(bytes: &[u8], size: usize) -> Option<(&[u8], &[u8])> {
     let (text, rest) = bytes.split_at_checked(size)?;
-    rest.split_first().and_then(|(zero, rest)| (*zero == 0).then_some((text, rest)))
+    rest.split_first()
+        .and_then(|(zero, rest)| (*zero == 0).then_some((text, rest)))
 }

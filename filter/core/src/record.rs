@@ -9,8 +9,9 @@ use crate::{
     lease::Dropped,
     meter::{End, Metered},
     refusal::Refusal,
-    reservation::{Amounts, Settlement},
+    reservation::Amounts,
     secret::CredentialId,
+    settlement::Settlement,
     subject::SubjectId,
     units::{Timestamp, Tokens, millis},
 };
@@ -121,7 +122,10 @@ impl Record {
         fields.text("almoner.outcome", self.outcome().name());
         fields.text("almoner.policy_digest", &self.policy_digest);
         fields.text("almoner.request_id", &self.request_id);
-        fields.maybe("almoner.subject", self.subject.as_ref().map(SubjectId::as_str));
+        fields.maybe(
+            "almoner.subject",
+            self.subject.as_ref().map(SubjectId::as_str),
+        );
         fields.maybe("almoner.policy", self.policy.as_deref());
         if let Some((name, api)) = &self.provider {
             fields.text("almoner.provider", name);
@@ -143,7 +147,10 @@ impl Record {
             fields.number("almoner.status", u64::from(refusal.status()));
         }
         fields.maybe("almoner.observed", self.observed.map(Denial::reason));
-        fields.maybe("almoner.credential_id", self.credential.as_ref().map(CredentialId::as_str));
+        fields.maybe(
+            "almoner.credential_id",
+            self.credential.as_ref().map(CredentialId::as_str),
+        );
         if let Some(status) = self.status {
             fields.number("http.response.status_code", u64::from(status));
         }
@@ -157,20 +164,59 @@ impl Record {
         fields.0
     }
 
+    /// What this exchange adds to which counters. Names and label values are the configuration's
+    /// names and closed sets alone; `;label=value` is what Envoy's `stats_tags` make labels of.
+    pub fn counts(&self, mut add: impl FnMut(&str, u64)) {
+        let provider = self.provider.as_ref().map_or("none", |(name, _)| name.as_str());
+        let policy = self.policy.as_deref().unwrap_or("none");
+        let labels = format!(";provider={provider};policy={policy}");
+        let outcome = self.outcome().name();
+        let reason = self.refusal.map_or("none", Refusal::reason);
+        add(&format!("almoner_exchanges{labels};outcome={outcome};reason={reason}"), 1);
+        if let Some(denial) = self.observed {
+            add(&format!("almoner_observed{labels};reason={}", denial.reason()), 1);
+        }
+        if self.dropped == Dropped::Yes {
+            add(&format!("almoner_leases_dropped;provider={provider}"), 1);
+        }
+        if let (Some(charged), Some(metered)) = (&self.charged, &self.metered) {
+            let result = metered.completeness.name();
+            let kinds = [("input", charged.input), ("output", charged.output)];
+            for (kind, tokens) in kinds.into_iter().filter(|(_, tokens)| tokens.0 > 0) {
+                add(&format!("almoner_tokens{labels};kind={kind};result={result}"), tokens.0);
+            }
+        }
+        for settled in self.settlement.iter().flat_map(|settlement| &settlement.budgets) {
+            let differences = [("refund", settled.refund()), ("overdraft", settled.overdraft())];
+            for (kind, amount) in differences.into_iter().filter(|(_, amount)| *amount > 0) {
+                add(&format!("almoner_settled{labels};kind={kind}"), amount);
+            }
+            if settled.fault.is_some() {
+                add("almoner_critical;reason=settlement_failed", 1);
+            }
+        }
+    }
+
     fn usage_fields(&self, fields: &mut Fields) {
         if let Some(metered) = &self.metered {
             let usage = &metered.usage;
             fields.tokens("gen_ai.usage.input_tokens", usage.input);
             fields.tokens("gen_ai.usage.output_tokens", usage.output);
             fields.tokens("gen_ai.usage.cache_read.input_tokens", usage.cached_input);
-            fields.tokens("gen_ai.usage.cache_creation.input_tokens", usage.cache_write);
+            fields.tokens(
+                "gen_ai.usage.cache_creation.input_tokens",
+                usage.cache_write,
+            );
             fields.tokens("almoner.usage.reasoning_tokens", usage.reasoning);
             fields.tokens("almoner.usage.reported_total_tokens", usage.total);
             fields.text("almoner.usage.completeness", metered.completeness.name());
             fields.maybe("gen_ai.response.model", metered.model.as_deref());
             fields.maybe("gen_ai.response.id", metered.response_id.as_deref());
             if !metered.finish_reasons.is_empty() {
-                fields.list("gen_ai.response.finish_reasons", metered.finish_reasons.clone());
+                fields.list(
+                    "gen_ai.response.finish_reasons",
+                    metered.finish_reasons.clone(),
+                );
             }
         }
         if let (Some(reserved), Some(charged)) = (&self.reserved, &self.charged) {

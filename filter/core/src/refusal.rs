@@ -134,3 +134,9 @@ impl From<OperatorFault> for Refusal {
         Self::Operator(fault)
     }
 }
+
+impl From<ProviderFault> for Refusal {
+    fn from(fault: ProviderFault) -> Self {
+        Self::Provider(fault)
+    }
+}

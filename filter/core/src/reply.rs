@@ -56,7 +56,11 @@ pub fn reply(refusal: Refusal, api: Option<Api>, request_id: &str) -> Reply {
     if status == 429 && wait.is_none_or(|wait| wait > PATIENCE) {
         headers.push(("x-should-retry", "false".to_owned()));
     }
-    Reply { status, headers, body: body.to_string().into_bytes() }
+    Reply {
+        status,
+        headers,
+        body: body.to_string().into_bytes(),
+    }
 }
 
 /// Whole seconds, rounded up (RFC 9110, section 10.2.3 has no smaller unit).
@@ -95,11 +99,18 @@ mod tests {
     use crate::{denial::Denial, lease::BrokerFailure};
 
     fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
-        reply.headers.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_str())
+        reply
+            .headers
+            .iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, value)| value.as_str())
     }
 
     fn spent(secs: Option<u64>) -> Refusal {
-        Denial::BudgetSpent { retry_after: secs.map(Duration::from_secs) }.into()
+        Denial::BudgetSpent {
+            retry_after: secs.map(Duration::from_secs),
+        }
+        .into()
     }
 
     #[test]
@@ -115,7 +126,10 @@ mod tests {
         assert_eq!(body["error"]["code"], "broker_unavailable");
         assert_eq!(body["error"]["type"], "server_error");
         assert_eq!(header(&openai, "retry-after"), Some("2"));
-        assert_eq!(header(&openai, "almoner-reason"), Some("broker_unavailable"));
+        assert_eq!(
+            header(&openai, "almoner-reason"),
+            Some("broker_unavailable")
+        );
     }
 
     #[test]

@@ -73,7 +73,10 @@ fn run(setup: &MeterSetup<'_>, body: &[u8], mut cuts: Vec<usize>) -> Metered {
     cuts.sort_unstable();
     let mut from = 0;
     for at in cuts.into_iter().chain([body.len()]) {
-        assert_eq!(meter.push(&body[from..at], More::Expected), Forward::Unchanged);
+        assert_eq!(
+            meter.push(&body[from..at], More::Expected),
+            Forward::Unchanged
+        );
         from = at;
     }
     assert_eq!(meter.push(b"", More::Over), Forward::Unchanged);
@@ -89,7 +92,9 @@ fn split_points(len: usize) -> Vec<usize> {
     let mut points: Vec<usize> = (0..EDGE).chain(len - EDGE..len).collect();
     let mut state = len as u64;
     for _ in 0..200 {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         points.push(usize::try_from(state >> 33).unwrap() % len);
     }
     points
@@ -98,7 +103,10 @@ fn split_points(len: usize) -> Vec<usize> {
 fn numbers(metered: &Metered) -> (Numbers, Option<u64>) {
     let plain = |tokens: Option<Tokens>| tokens.map(|Tokens(tokens)| tokens);
     let usage = metered.reported;
-    let sum = usage.input.zip(usage.output).map(|(input, output)| input.plus(output));
+    let sum = usage
+        .input
+        .zip(usage.output)
+        .map(|(input, output)| input.plus(output));
     let numbers = Numbers {
         input: plain(usage.input),
         output: plain(usage.output),
@@ -128,7 +136,9 @@ fn counts_what_the_providers_counted() {
     let mut table: BTreeMap<(&str, &str), (u32, u32)> = BTreeMap::new();
     let mut wrong = Vec::new();
     for sample in &index.samples {
-        let Some((api, endpoint)) = grammar(sample) else { continue };
+        let Some((api, endpoint)) = grammar(sample) else {
+            continue;
+        };
         let body = fs::read(folder.join(&sample.body_file)).unwrap();
         let setup = MeterSetup {
             api,
@@ -140,18 +150,33 @@ fn counts_what_the_providers_counted() {
             input_estimate: Tokens(1),
         };
         let whole = run(&setup, &body, Vec::new());
-        assert_eq!(run(&setup, &body, (0..body.len()).collect()), whole, "{}: bytes", sample.id);
+        assert_eq!(
+            run(&setup, &body, (0..body.len()).collect()),
+            whole,
+            "{}: bytes",
+            sample.id
+        );
         if let Some(lens) = &sample.chunk_lens {
             let ends = lens.iter().scan(0, |end, len| {
                 *end += len;
                 Some(*end)
             });
             let ends = ends.map(|end| end.min(body.len())).collect();
-            assert_eq!(run(&setup, &body, ends), whole, "{}: recorded chunks", sample.id);
+            assert_eq!(
+                run(&setup, &body, ends),
+                whole,
+                "{}: recorded chunks",
+                sample.id
+            );
         }
         if env::var_os("QUICK").is_none() {
             for at in split_points(body.len()) {
-                assert_eq!(run(&setup, &body, vec![at]), whole, "{}: split at {at}", sample.id);
+                assert_eq!(
+                    run(&setup, &body, vec![at]),
+                    whole,
+                    "{}: split at {at}",
+                    sample.id
+                );
             }
         }
         let found = numbers(&whole);
@@ -175,7 +200,9 @@ fn counts_what_the_providers_counted() {
     for ((provider, format), (exact, total)) in &table {
         eprintln!("{provider:24} {format:16} {exact:4} / {total}");
     }
-    let (exact, total) = table.values().fold((0, 0), |sum, row| (sum.0 + row.0, sum.1 + row.1));
+    let (exact, total) = table
+        .values()
+        .fold((0, 0), |sum, row| (sum.0 + row.0, sum.1 + row.1));
     eprintln!("{exact}/{total} exact");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -66,7 +66,10 @@ pub(crate) fn remove_request_trailers() -> Result<(), Status> {
 
 /// The whole of a buffer.
 pub(crate) fn buffer(kind: BufferType) -> Bytes {
-    hostcalls::get_buffer(kind, 0, usize::MAX).ok().flatten().unwrap_or_default()
+    hostcalls::get_buffer(kind, 0, usize::MAX)
+        .ok()
+        .flatten()
+        .unwrap_or_default()
 }
 
 /// Replaces the whole of a buffer.
@@ -76,7 +79,11 @@ pub(crate) fn replace_buffer(kind: BufferType, bytes: &[u8]) -> Result<(), Statu
 
 /// Answers the request of the effective context.
 pub(crate) fn reply(reply: &Reply) -> Result<(), Status> {
-    let headers = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let headers = reply
+        .headers
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
     hostcalls::send_http_response(u32::from(reply.status), headers, Some(&reply.body))
 }
 
@@ -115,7 +122,10 @@ pub(crate) fn post_form(
 
 /// The status of the reply to a call; `None` where none came.
 pub(crate) fn call_status() -> Option<u16> {
-    hostcalls::get_map_value(MapType::HttpCallResponseHeaders, ":status").ok()??.parse().ok()
+    hostcalls::get_map_value(MapType::HttpCallResponseHeaders, ":status")
+        .ok()??
+        .parse()
+        .ok()
 }
 
 /// Registers a queue whose readiness this root is told of.
@@ -138,11 +148,6 @@ pub(crate) fn define_counter(name: &str) -> Option<u32> {
     hostcalls::define_metric(MetricType::Counter, name).ok()
 }
 
-/// Defines a gauge.
-pub(crate) fn define_gauge(name: &str) -> Option<u32> {
-    hostcalls::define_metric(MetricType::Gauge, name).ok()
-}
-
 /// Adds to a counter.
 pub(crate) fn add(metric: u32, by: u64) {
     // A counter that does not exist counts nothing; `define_counter` has said so.
@@ -156,7 +161,9 @@ pub(crate) fn tick_every(period: Duration) -> Result<(), Status> {
 
 /// The plugin's configuration.
 pub(crate) fn configuration() -> Option<Bytes> {
-    hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX).ok().flatten()
+    hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX)
+        .ok()
+        .flatten()
 }
 
 /// Calls one of Envoy's foreign functions.
@@ -186,7 +193,10 @@ impl Store for SharedData {
         match hostcalls::get_shared_data(key) {
             Ok((value, Some(version))) => {
                 let version = NonZeroU32::new(version).map(Version).ok_or(StoreError)?;
-                Ok(Some(Stored { value: value.unwrap_or_default(), version }))
+                Ok(Some(Stored {
+                    value: value.unwrap_or_default(),
+                    version,
+                }))
             }
             Ok((_, None)) => Ok(None),
             Err(_) => Err(StoreError),

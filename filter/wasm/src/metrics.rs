@@ -21,7 +21,9 @@ impl Metrics {
         let mut ids = self.ids.borrow_mut();
         let id = match ids.get(name) {
             Some(id) => *id,
-            None => *ids.entry(name.to_owned()).or_insert_with(|| host::define_counter(name)),
+            None => *ids
+                .entry(name.to_owned())
+                .or_insert_with(|| host::define_counter(name)),
         };
         if let Some(id) = id {
             host::add(id, by);

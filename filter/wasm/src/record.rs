@@ -39,16 +39,19 @@ pub(crate) fn declare() -> Result<(), Status> {
 
 /// Leaves the record for the access log of this exchange.
 pub(crate) fn leave(record: &Record) -> Result<(), Status> {
-    let fields: BTreeMap<String, prost_types::Value> =
-        record.fields().into_iter().map(|(name, value)| (name.to_owned(), json(value))).collect();
+    let fields: BTreeMap<String, prost_types::Value> = record
+        .fields()
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), json(value)))
+        .collect();
     host::set_state(NAME, &Struct { fields }.encode_to_vec())
 }
 
 fn json(value: Value) -> prost_types::Value {
     let kind = match value {
-        Value::List(texts) => {
-            Kind::ListValue(ListValue { values: texts.into_iter().map(Value::Text).map(json).collect() })
-        }
+        Value::List(texts) => Kind::ListValue(ListValue {
+            values: texts.into_iter().map(Value::Text).map(json).collect(),
+        }),
         Value::Number(number) => Kind::NumberValue(number),
         Value::Text(text) => Kind::StringValue(text),
     };

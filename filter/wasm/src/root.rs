@@ -1,11 +1,11 @@
 //! The root of one worker: loads the configuration, asks the broker, watches over held requests.
 
-use std::{collections::BTreeMap, num::NonZeroU32, rc::Rc, time::Duration};
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
 use almoner_core::{
     config::Config,
     denial::Denial,
-    exchange::{Stance, LeaseFetch},
+    exchange::{LeaseFetch, Stance},
     lease::{self, BrokerFailure},
     refusal::{OperatorFault, ProviderFault, Refusal},
     reservation::{Ledger, Store, Swap},
@@ -36,7 +36,11 @@ pub(crate) struct Root {
 
 impl Root {
     pub(crate) const fn new(id: u32) -> Self {
-        Self { id, worker: None, calls: BTreeMap::new() }
+        Self {
+            id,
+            worker: None,
+            calls: BTreeMap::new(),
+        }
     }
 
     fn configure(&self) -> Result<Worker, String> {
@@ -45,11 +49,15 @@ impl Root {
         for warning in &config.warnings {
             host::log(LogLevel::Warn, warning);
         }
-        let ledger = Ledger::new(&config.namespace, config.budgets());
+        let ledger = Ledger::new(&config.namespace, config.ledger_budgets());
         create_missing(&ledger)?;
         record::declare().map_err(|status| format!("can't declare the record: {status:?}"))?;
         host::tick_every(TICK).map_err(|status| format!("can't set the tick: {status:?}"))?;
-        let bell = format!("almoner/{}/wake-{}", config.namespace, number(&config.namespace)?);
+        let bell = format!(
+            "almoner/{}/wake-{}",
+            config.namespace,
+            number(&config.namespace)?
+        );
         let bell = host::register_queue(&bell).ok_or("can't register a queue")?;
         Ok(Worker::new(config, ledger, bell))
     }
@@ -85,9 +93,17 @@ impl Root {
 
 impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, headers: usize, size: usize, _: usize) {
-        let Some(worker) = self.worker.as_ref().map(Rc::clone) else { return };
-        let Some(fetch) = self.calls.remove(&token) else { return };
-        let status = if headers == 0 { None } else { host::call_status() };
+        let Some(worker) = self.worker.as_ref().map(Rc::clone) else {
+            return;
+        };
+        let Some(fetch) = self.calls.remove(&token) else {
+            return;
+        };
+        let status = if headers == 0 {
+            None
+        } else {
+            host::call_status()
+        };
         let body = if size == 0 {
             Vec::new()
         } else {
@@ -108,20 +124,27 @@ impl RootContext for Root {
                 true
             }
             Err(error) => {
-                host::log(LogLevel::Critical, &format!("configuration not loaded: {error}"));
+                host::log(
+                    LogLevel::Critical,
+                    &format!("configuration not loaded: {error}"),
+                );
                 false
             }
         }
     }
 
     fn on_queue_ready(&mut self, _: u32) {
-        let Some(worker) = self.worker.as_ref().map(Rc::clone) else { return };
+        let Some(worker) = self.worker.as_ref().map(Rc::clone) else {
+            return;
+        };
         host::drain(worker.bell);
         self.ask_for_leases(&worker);
     }
 
     fn on_tick(&mut self) {
-        let Some(worker) = self.worker.as_ref().map(Rc::clone) else { return };
+        let Some(worker) = self.worker.as_ref().map(Rc::clone) else {
+            return;
+        };
         self.ask_for_leases(&worker);
         let now = host::now();
         for (id, live) in worker.live() {
@@ -185,7 +208,9 @@ fn end(worker: &Worker, live: &Live, refusal: Refusal) {
 /// configuration keep what they hold.
 fn create_missing(ledger: &Ledger) -> Result<(), String> {
     for (key, initial) in ledger.layout() {
-        let there = SharedData.load(&key).map_err(|error| format!("{key}: {error}"))?;
+        let there = SharedData
+            .load(&key)
+            .map_err(|error| format!("{key}: {error}"))?;
         if there.is_none() {
             SharedData::create(&key, &initial).map_err(|error| format!("{key}: {error}"))?;
         }
@@ -202,7 +227,11 @@ fn number(namespace: &str) -> Result<u32, String> {
             SharedData::create(&key, &0u32.to_le_bytes()).map_err(|error| error.to_string())?;
             continue;
         };
-        let number = stored.value.as_slice().try_into().map_or(0, u32::from_le_bytes);
+        let number = stored
+            .value
+            .as_slice()
+            .try_into()
+            .map_or(0, u32::from_le_bytes);
         let next = number.wrapping_add(1);
         let swap = SharedData.swap(&key, &next.to_le_bytes(), stored.version);
         if swap.map_err(|error| error.to_string())? == Swap::Done {

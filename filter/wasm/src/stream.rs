@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use almoner_core::{
-    exchange::{AnswerStep, BodyStep, HeadStep, Pairs, Stance},
+    exchange::{AnswerStep, BodyStep, HeadStep, Stance},
     meter::{Forward, More},
     refusal::OperatorFault,
 };
@@ -78,9 +78,15 @@ impl Stream {
     }
 
     fn fail(&self) {
-        self.worker.critical("host_failure", "the host did not edit a request or an answer");
-        let reply =
-            self.live.exchange.borrow_mut().refuse(OperatorFault::Host, &self.worker.host());
+        self.worker.critical(
+            "host_failure",
+            "the host did not edit a request or an answer",
+        );
+        let reply = self
+            .live
+            .exchange
+            .borrow_mut()
+            .refuse(OperatorFault::Host, &self.worker.host());
         self.worker.answer(&reply);
     }
 }
@@ -93,7 +99,10 @@ fn replace_body(edit: Option<&[u8]>) -> Result<(), Status> {
 }
 
 fn pairs(headers: &[(String, Bytes)]) -> Vec<(&[u8], &[u8])> {
-    headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect()
+    headers
+        .iter()
+        .map(|(name, value)| (name.as_bytes(), value.as_slice()))
+        .collect()
 }
 
 impl Context for Stream {}
@@ -101,15 +110,22 @@ impl Context for Stream {}
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         let headers = host::headers(MapType::HttpRequestHeaders);
-        let pairs: &Pairs<'_> = &pairs(&headers);
-        let step = self.live.exchange.borrow_mut().on_head(pairs, &self.worker.host());
+        let step = self
+            .live
+            .exchange
+            .borrow_mut()
+            .on_head(&pairs(&headers), &self.worker.host());
         match step {
             HeadStep::Hold(edits) => {
                 if host::edit_headers(MapType::HttpRequestHeaders, &edits).is_err() {
                     self.fail();
                     return Action::Pause;
                 }
-                if end_of_stream { self.on_complete(&[]) } else { Action::Pause }
+                if end_of_stream {
+                    self.on_complete(&[])
+                } else {
+                    Action::Pause
+                }
             }
             HeadStep::Refuse(reply) => {
                 self.worker.answer(&reply);
@@ -123,7 +139,11 @@ impl HttpContext for Stream {
         if self.action() == Action::Continue {
             return Action::Continue;
         }
-        let reply = self.live.exchange.borrow_mut().on_body_growing(size, &self.worker.host());
+        let reply = self
+            .live
+            .exchange
+            .borrow_mut()
+            .on_body_growing(size, &self.worker.host());
         if let Some(reply) = reply {
             self.worker.answer(&reply);
             return Action::Pause;
@@ -162,7 +182,11 @@ impl HttpContext for Stream {
                 }
                 if end_of_stream {
                     // Nothing can be held back where nothing has come.
-                    let _ = self.live.exchange.borrow_mut().on_answer_bytes(&[], More::Over);
+                    let _ = self
+                        .live
+                        .exchange
+                        .borrow_mut()
+                        .on_answer_bytes(&[], More::Over);
                 }
                 Action::Continue
             }
@@ -175,12 +199,21 @@ impl HttpContext for Stream {
 
     fn on_http_response_body(&mut self, _: usize, end_of_stream: bool) -> Action {
         let chunk = host::buffer(BufferType::HttpResponseBody);
-        let more = if end_of_stream { More::Over } else { More::Expected };
-        let forward = self.live.exchange.borrow_mut().on_answer_bytes(&chunk, more);
+        let more = if end_of_stream {
+            More::Over
+        } else {
+            More::Expected
+        };
+        let forward = self
+            .live
+            .exchange
+            .borrow_mut()
+            .on_answer_bytes(&chunk, more);
         if let Forward::Replace(bytes) = forward
             && host::replace_buffer(BufferType::HttpResponseBody, &bytes).is_err()
         {
-            self.worker.critical("host_failure", "can't replace a chunk of an answer");
+            self.worker
+                .critical("host_failure", "can't replace a chunk of an answer");
             let _ = host::reset_stream();
         }
         Action::Continue

@@ -92,14 +92,21 @@ impl Worker {
 
     /// The exchanges under way.
     pub(crate) fn live(&self) -> Vec<(u32, Rc<Live>)> {
-        self.live.borrow().iter().map(|(id, live)| (*id, Rc::clone(live))).collect()
+        self.live
+            .borrow()
+            .iter()
+            .map(|(id, live)| (*id, Rc::clone(live)))
+            .collect()
     }
 
     /// Has the root ask for a lease.
     pub(crate) fn ask(&self, fetch: LeaseFetch) {
         self.fetches.borrow_mut().push(fetch);
         if host::ring(self.bell).is_err() {
-            self.critical("bell_broken", "can't wake the root: leases wait for its next tick");
+            self.critical(
+                "bell_broken",
+                "can't wake the root: leases wait for its next tick",
+            );
         }
     }
 
@@ -110,8 +117,10 @@ impl Worker {
 
     /// A fetch has ended: whoever waited goes on. Leaves another context effective.
     pub(crate) fn fetched(&self, key: &LeaseKey, result: Result<Lease, BrokerFailure>) {
-        let outcome = result.as_ref().map_or_else(|failure| failure.reason(), |_| "issued");
-        self.metrics.add(&format!("almoner.lease.{outcome}"), 1);
+        let outcome = result
+            .as_ref()
+            .map_or_else(|failure| failure.reason(), |_| "issued");
+        self.metrics.add(&format!("almoner_leases;result={outcome}"), 1);
         let waiting = self.leases.borrow_mut().complete(key, result, host::now());
         for id in waiting {
             let live = self.live.borrow().get(&id).map(Rc::clone);
@@ -120,7 +129,10 @@ impl Worker {
                 continue;
             }
             let host = self.host();
-            let step = live.exchange.borrow_mut().on_lease(&self.leases.borrow(), &host);
+            let step = live
+                .exchange
+                .borrow_mut()
+                .on_lease(&self.leases.borrow(), &host);
             match step {
                 LeaseStep::Nothing => {}
                 LeaseStep::Refuse(reply) => self.answer(&reply),
@@ -154,7 +166,7 @@ impl Worker {
 
     /// Something that an operator must see.
     pub(crate) fn critical(&self, what: &str, line: &str) {
-        self.metrics.add(&format!("almoner.critical.{what}"), 1);
+        self.metrics.add(&format!("almoner_critical;reason={what}"), 1);
         host::log(LogLevel::Critical, line);
     }
 }

@@ -1,10 +1,12 @@
 //! The way down: the provider's answer, its count, the settlement and the record.
 
+use std::time::Duration;
+
 use super::{Exchange, HeaderEdits, Host, Sent, State, request::Pairs};
 use crate::{
     attributes::{Attributes, number},
     head::headers::{self, Fate},
-    lease::{self, Dropped, Leases},
+    lease::{self, Leases},
     meter::{End, Forward, Meter, MeterSetup, Metered, More, UsageEvent},
     record::Record,
     refusal::ProviderFault,
@@ -50,9 +52,14 @@ impl Exchange {
             return AnswerStep::Refuse(self.out_of_order(host));
         };
         let header = |name: &[u8]| {
-            pairs.iter().find(|(n, _)| *n == name).map_or(&b""[..], |(_, value)| value)
+            pairs
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map_or(&b""[..], |(_, value)| value)
         };
-        let status = str::from_utf8(header(b":status")).ok().and_then(|s| s.parse().ok());
+        let status = str::from_utf8(header(b":status"))
+            .ok()
+            .and_then(|s| s.parse().ok());
         let status = status.unwrap_or(0);
         self.record.status = Some(status);
         let api = sent.provider.api;
@@ -60,7 +67,12 @@ impl Exchange {
             && let Some(credential) = &self.record.credential
         {
             self.record.dropped = leases.drop_refused(&sent.lease, credential, host.now);
-            self.settle(*sent, End::Complete, Metered::nothing(), host);
+            self.settle(
+                *sent,
+                End::Complete,
+                Metered::unread(Usage::default()),
+                host,
+            );
             return AnswerStep::Refuse(self.refuse(ProviderFault::BadCredential, host));
         }
         let meter = Meter::new(&MeterSetup {
@@ -83,13 +95,19 @@ impl Exchange {
         if sent.usage_event == UsageEvent::Remove && !header(b"content-length").is_empty() {
             edits.remove(b"content-length");
         }
-        self.state = State::Answering(Box::new(Answering { sent: *sent, meter, ended: false }));
+        self.state = State::Answering(Box::new(Answering {
+            sent: *sent,
+            meter,
+            ended: false,
+        }));
         AnswerStep::Pass(edits)
     }
 
     /// More of the answer has come: counts it, says what to forward in its place.
     pub fn on_answer_bytes(&mut self, chunk: &[u8], more: More) -> Forward {
-        let State::Answering(answering) = &mut self.state else { return Forward::Unchanged };
+        let State::Answering(answering) = &mut self.state else {
+            return Forward::Unchanged;
+        };
         answering.ended |= more == More::Over;
         answering.meter.push(chunk, more)
     }
@@ -105,12 +123,16 @@ impl Exchange {
     pub fn on_end(mut self, host: &Host<'_, impl Attributes, impl Store>) -> Record {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Answering(answering) => {
-                let end = if answering.ended { End::Complete } else { broken_off(host.attributes) };
+                let end = if answering.ended {
+                    End::Complete
+                } else {
+                    broken_off(host.attributes)
+                };
                 self.settle_answer(*answering, end, host);
             }
             State::Sent(sent) => self.settle_unanswered(*sent, host),
             State::Leasing(sent) => sent.release(host),
-            State::Fresh | State::Holding(_) | State::Over => {}
+            State::Fresh | State::Holding(_) | State::Refused | State::Over => {}
         }
         self.record.attempts = number(host.attributes, &["upstream", "request_attempt_count"]);
         self.record.end = host.now;
@@ -145,7 +167,7 @@ impl Exchange {
             output: Some(sent.reserved.output),
             ..Usage::default()
         };
-        self.settle(sent, end, Metered { usage, ..Metered::nothing() }, host);
+        self.settle(sent, end, Metered::unread(usage), host);
     }
 
     fn settle(
@@ -169,6 +191,12 @@ impl Exchange {
             self.record.settlement =
                 Some(host.ledger.settle(host.store, reservation, &used, host.now));
         }
+    }
+}
+
+impl Answering {
+    pub(super) const fn longest(&self) -> Duration {
+        self.sent.longest
     }
 }
 

@@ -16,7 +16,7 @@
 mod answer;
 mod request;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use zeroize::Zeroizing;
 
@@ -68,7 +68,9 @@ enum State {
     Sent(Box<Sent>),
     /// The provider's answer is passing.
     Answering(Box<Answering>),
-    /// Answered by us, or ended.
+    /// Answered by us: nothing may go up any more.
+    Refused,
+    /// Ended.
     Over,
 }
 
@@ -84,6 +86,8 @@ struct Sent {
     input_estimate: Tokens,
     usage_event: UsageEvent,
     lease: LeaseKey,
+    /// How long it may last.
+    longest: Duration,
 }
 
 /// What a callback of the request must return.
@@ -99,15 +103,16 @@ pub enum Stance {
 #[derive(Debug, Default, Eq, PartialEq)]
 pub struct HeaderEdits {
     /// Names to remove, every value of each.
-    pub remove: Vec<Vec<u8>>,
+    pub remove: Vec<String>,
     /// Names and values to set, in place of all values that there are.
     pub set: Vec<(String, String)>,
 }
 
 impl HeaderEdits {
     fn remove(&mut self, name: &[u8]) {
-        if !self.remove.iter().any(|known| known == name) {
-            self.remove.push(name.to_owned());
+        let name = String::from_utf8_lossy(name);
+        if !self.remove.iter().any(|known| *known == name) {
+            self.remove.push(name.into_owned());
         }
     }
 
@@ -172,7 +177,11 @@ pub enum LeaseStep {
 
 impl Default for Exchange {
     fn default() -> Self {
-        Self { state: State::Fresh, record: Record::default(), api: None }
+        Self {
+            state: State::Fresh,
+            record: Record::default(),
+            api: None,
+        }
     }
 }
 
@@ -181,8 +190,26 @@ impl Exchange {
     #[must_use]
     pub const fn stance(&self) -> Stance {
         match self.state {
-            State::Fresh | State::Holding(_) | State::Leasing(_) => Stance::Hold,
-            State::Sent(_) | State::Answering(_) | State::Over => Stance::Pass,
+            State::Fresh | State::Holding(_) | State::Leasing(_) | State::Refused | State::Over => {
+                Stance::Hold
+            }
+            State::Sent(_) | State::Answering(_) => Stance::Pass,
+        }
+    }
+
+    /// Whether the provider's answer has begun to pass: then no other answer can be given.
+    #[must_use]
+    pub const fn answer_began(&self) -> bool {
+        matches!(self.state, State::Answering(_))
+    }
+
+    /// How long it may last, once it may go up.
+    #[must_use]
+    pub fn longest(&self) -> Option<Duration> {
+        match &self.state {
+            State::Leasing(sent) | State::Sent(sent) => Some(sent.longest),
+            State::Answering(answering) => Some(answering.longest()),
+            State::Fresh | State::Holding(_) | State::Refused | State::Over => None,
         }
     }
 
@@ -194,13 +221,13 @@ impl Exchange {
         host: &Host<'_, impl Attributes, impl Store>,
     ) -> Reply {
         let refusal = refusal.into();
-        match std::mem::replace(&mut self.state, State::Over) {
+        match std::mem::replace(&mut self.state, State::Refused) {
             State::Leasing(sent) => sent.release(host),
             State::Sent(sent) => self.settle_unanswered(*sent, host),
             State::Answering(answering) => {
                 self.settle_answer(*answering, End::CutByUs, host);
             }
-            State::Fresh | State::Holding(_) | State::Over => {}
+            State::Fresh | State::Holding(_) | State::Refused | State::Over => {}
         }
         self.record.refusal = Some(refusal);
         reply(refusal, self.api, &self.record.request_id)

@@ -23,9 +23,11 @@ use crate::{
     lease::{self, BrokerFailure, Fetch, Found, Lease, LeaseKey, Leases, Renewal},
     meter::{self, UsageEvent},
     refusal::{OperatorFault, Refusal},
-    reservation::{Amounts, Ask, OwnerId, Reservation, Store},
-    secret::BearerToken,
     reply::Reply,
+    reservation::{
+        self, Amounts, Ask, BudgetIndex, Clamp, Fault, OwnerId, Reason, Reservation, Store,
+    },
+    secret::BearerToken,
     subject::{self, Presented, Proof, Subject},
     units::Tokens,
 };
@@ -56,7 +58,10 @@ impl Presented for Slots<'_> {
 }
 
 fn value<'a>(pairs: Pairs<'a>, name: &str) -> Option<&'a [u8]> {
-    pairs.iter().find(|(n, _)| *n == name.as_bytes()).map(|(_, value)| *value)
+    pairs
+        .iter()
+        .find(|(n, _)| *n == name.as_bytes())
+        .map(|(_, value)| *value)
 }
 
 impl Exchange {
@@ -105,10 +110,17 @@ impl Exchange {
             attributes: host.attributes,
             country: country.and_then(|name| value(pairs, name)),
         };
-        self.record.policy =
-            grant::policy_of(host.config, &subject.id).ok().map(|policy| policy.name.clone());
-        let admission =
-            grant::admit(host.config, &subject, provider, &route, &surroundings, host.now)?;
+        self.record.policy = grant::policy_of(host.config, &subject.id)
+            .ok()
+            .map(|policy| policy.name.clone());
+        let admission = grant::admit(
+            host.config,
+            &subject,
+            provider,
+            &route,
+            &surroundings,
+            host.now,
+        )?;
         let token = match subject.proof {
             Proof::Token(slot) => value(pairs, slot.header()).and_then(BearerToken::of_header),
             Proof::Certificate | Proof::Proxy => None,
@@ -164,7 +176,15 @@ impl Exchange {
         leases: &mut Leases<W>,
         host: &Host<'_, impl Attributes, impl Store>,
     ) -> Result<BodyStep, Refusal> {
-        let Holding { subject, token, admission, provider, endpoint, body, betas } = holding;
+        let Holding {
+            subject,
+            token,
+            admission,
+            provider,
+            endpoint,
+            body,
+            betas,
+        } = holding;
         let facts = read_body(body, endpoint, bytes)?;
         if let Some(facts) = &facts {
             self.record.models = facts.models.iter().map(|model| bounded(model)).collect();
@@ -174,7 +194,9 @@ impl Exchange {
         self.record.observed = grant.observed;
         let reserved = amounts(&grant, facts.as_ref(), bytes);
         let reservation = self.reserve(&grant, &subject, reserved, host)?;
-        let edited = facts.as_ref().and_then(|facts| edits::apply(facts, &wanted(&grant)));
+        let edited = facts
+            .as_ref()
+            .and_then(|facts| edits::apply(facts, &wanted(&grant)));
         let scope = host.config.broker.scope.as_deref();
         let key = LeaseKey::of(&subject.id, &provider.name, scope, &host.config.digest);
         let form = lease::request(&lease::Request {
@@ -192,9 +214,14 @@ impl Exchange {
             input_estimate: meter::estimate(bytes),
             usage_event: usage_event(facts.as_ref()),
             lease: key,
+            longest: grant.policy.max_stream_duration,
         };
         self.state = State::Leasing(Box::new(sent));
-        let fetch = LeaseFetch { key, subject: subject.id, form };
+        let fetch = LeaseFetch {
+            key,
+            subject: subject.id,
+            form,
+        };
         match leases.find(&key, host.now) {
             Found::Lease(held, renewal) => {
                 let due = renewal == Renewal::Due
@@ -205,7 +232,10 @@ impl Exchange {
             Found::Failure(failure) => Err(failure.into()),
             Found::Nothing => {
                 let started = leases.fetch(key, Some(waiter), host.now)?;
-                Ok(BodyStep::Await(edited, (started == Fetch::Start).then_some(fetch)))
+                Ok(BodyStep::Await(
+                    edited,
+                    (started == Fetch::Start).then_some(fetch),
+                ))
             }
         }
     }
@@ -216,7 +246,9 @@ impl Exchange {
         leases: &Leases<W>,
         host: &Host<'_, impl Attributes, impl Store>,
     ) -> LeaseStep {
-        let State::Leasing(sent) = &self.state else { return LeaseStep::Nothing };
+        let State::Leasing(sent) = &self.state else {
+            return LeaseStep::Nothing;
+        };
         let header = match leases.find(&sent.lease, host.now) {
             Found::Lease(held, _) => self.attach(&held),
             Found::Failure(failure) => Err(failure.into()),
@@ -256,16 +288,36 @@ impl Exchange {
                 Per::Provider => OwnerId::provider(&grant.provider.name),
                 Per::Subject => OwnerId::subject(subject.id.as_str()),
             };
-            Some(Ask { budget: at, owner, amount: amounts.of(budget.unit) })
+            Some(Ask {
+                budget: BudgetIndex(at),
+                owner,
+                clamp: Clamp::NONE,
+            })
         });
         let asks: Vec<Ask> = asks.collect();
-        match host.ledger.reserve(host.store, &asks, host.now, policy.max_stream_duration) {
+        let hold = policy.max_stream_duration;
+        match host
+            .ledger
+            .reserve(host.store, &asks, &amounts, host.now, hold)
+        {
             Ok(reservation) => Ok(Some(reservation)),
             Err(refusal) if policy.mode == Mode::Observe => {
-                self.record.observed = self.record.observed.or(Some(refusal.into()));
+                self.record.observed = self.record.observed.or(Some(denial(refusal)));
                 Ok(None)
             }
-            Err(refusal) => Err(Denial::from(refusal).into()),
+            Err(refusal) => Err(denial(refusal).into()),
+        }
+    }
+}
+
+/// A budget's no, as the caller hears it. A balance that can't be read counts as spent.
+const fn denial(refusal: reservation::Refusal) -> Denial {
+    match refusal.reason {
+        Reason::Spent { retry_after, .. } => Denial::BudgetSpent { retry_after },
+        Reason::Fault(Fault::Contended) => Denial::BudgetContended,
+        Reason::Fault(Fault::TableFull) => Denial::BudgetTableFull,
+        Reason::Fault(Fault::Malformed | Fault::Missing | Fault::StoreFailed) | Reason::Lapsed => {
+            Denial::BudgetUnreadable
         }
     }
 }
@@ -291,11 +343,23 @@ fn amounts(grant: &Grant, facts: Option<&BodyFacts<'_>>, bytes: &[u8]) -> Amount
         (Class::Metered, Some(facts)) => {
             let input = meter::upper_bound(bytes).plus(ATTACHMENT.times(facts.attachments));
             let output = grant.max_output.unwrap_or_default().times(facts.choices);
-            (input, if writes(grant.endpoint) { output } else { Tokens::ZERO })
+            (
+                input,
+                if writes(grant.endpoint) {
+                    output
+                } else {
+                    Tokens::ZERO
+                },
+            )
         }
         _ => (Tokens::ZERO, Tokens::ZERO),
     };
-    Amounts { requests: 1, input, output, ..Amounts::ZERO }
+    Amounts {
+        requests: 1,
+        input,
+        output,
+        ..Amounts::ZERO
+    }
 }
 
 const fn writes(endpoint: Endpoint) -> bool {
@@ -339,7 +403,11 @@ fn header_edits(provider: &Provider, head: &Head<'_>, pairs: Pairs<'_>) -> Heade
         let allowed = query::allowed(provider.api, query);
         if *allowed != *query {
             let path = head.target.path();
-            let path = if allowed.is_empty() { path.to_owned() } else { format!("{path}?{allowed}") };
+            let path = if allowed.is_empty() {
+                path.to_owned()
+            } else {
+                format!("{path}?{allowed}")
+            };
             edits.set.push((":path".to_owned(), path));
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod endpoint;
 pub mod headers;
+pub mod provider;
 pub mod query;
 mod target;
 

@@ -18,7 +18,10 @@ pub fn find<'c, 'r>(
 ) -> Result<(&'c Arc<Provider>, &'r str), Denial> {
     let host = host(authority);
     let mut claims = providers.iter().filter_map(|provider| {
-        let named = provider.authority.as_deref().is_none_or(|own| own.eq_ignore_ascii_case(host));
+        let named = provider
+            .authority
+            .as_deref()
+            .is_none_or(|own| own.eq_ignore_ascii_case(host));
         let rest = target.remainder(&provider.path_prefix)?;
         named.then_some((provider, rest))
     });

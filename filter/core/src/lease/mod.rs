@@ -40,9 +40,10 @@ impl Lease {
     pub fn header(&self, api: Api) -> (&'static str, zeroize::Zeroizing<String>) {
         let secret = self.credential.expose();
         match (self.attach, api) {
-            (Attach::Bearer, _) | (Attach::OwnHeader, Api::OpenAi) => {
-                ("authorization", zeroize::Zeroizing::new(format!("Bearer {secret}")))
-            }
+            (Attach::Bearer, _) | (Attach::OwnHeader, Api::OpenAi) => (
+                "authorization",
+                zeroize::Zeroizing::new(format!("Bearer {secret}")),
+            ),
             (Attach::OwnHeader, Api::Anthropic) => {
                 ("x-api-key", zeroize::Zeroizing::new(secret.to_owned()))
             }
