@@ -51,3 +51,6 @@ pub mod reply;
 pub mod record;
 
 pub mod exchange;
+
+#[cfg(test)]
+mod testing;

@@ -8,7 +8,7 @@ use crate::{
     head::headers::{self, Fate},
     lease::{self, Leases},
     meter::{End, Forward, Meter, MeterSetup, Metered, More, UsageEvent},
-    record::Record,
+    record::{Reached, Record},
     refusal::ProviderFault,
     reply::Reply,
     reservation::{Amounts, Store},
@@ -159,7 +159,7 @@ impl Exchange {
     ) {
         let end = broken_off(host.attributes);
         if reached_nobody(host.attributes) {
-            self.record.end_of_answer = Some(end);
+            self.record.reached = Reached::Nobody;
             return sent.release(host);
         }
         let usage = Usage {
