@@ -7,6 +7,7 @@
 use memchr::memchr2;
 
 use super::{
+    base64::Decoder,
     grammar::{Label, Mark, Node},
     tally::Tally,
 };
@@ -54,11 +55,19 @@ enum State {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Use {
+    Base64,
     Error,
     Ignore,
     Label(Label),
     Name,
     Text,
+}
+
+/// A document in base64, inside a string of another.
+#[derive(Clone)]
+struct Inner {
+    decoder: Decoder,
+    scanner: Scanner,
 }
 
 /// An incremental reader of one grammar.
@@ -75,6 +84,8 @@ pub(super) struct Scanner {
     skip_depth: u32,
     spoken: bool,
     token: Token,
+    /// The reader of a document inside this one.
+    inner: Option<Box<Inner>>,
     /// Whether a document has been read to its end.
     closed: bool,
 }
@@ -90,6 +101,7 @@ impl Scanner {
             skip_depth: 0,
             spoken: false,
             token: Token::new(),
+            inner: None,
             closed: false,
         }
     }
@@ -188,6 +200,9 @@ impl Scanner {
             }
             b'"' => {
                 let used = self.next.map_or(Use::Ignore, string_use);
+                if let Some(Node::Base64(root)) = self.next {
+                    self.begin_inner(root, tally);
+                }
                 self.token.clear();
                 self.state = State::String(used);
             }
@@ -273,6 +288,7 @@ impl Scanner {
             .split_at_checked(end.unwrap_or(bytes.len()))
             .unwrap_or((bytes, &[]));
         match used {
+            Use::Base64 => self.push_inner(run, tally),
             Use::Error | Use::Label(_) => self.token.push(run),
             Use::Ignore => {}
             Use::Name => {
@@ -293,6 +309,25 @@ impl Scanner {
         rest.get(1..).unwrap_or_default()
     }
 
+    fn begin_inner(&mut self, root: &'static Node, tally: &mut Tally) {
+        let fresh = || {
+            Box::new(Inner {
+                decoder: Decoder::default(),
+                scanner: Self::new(root),
+            })
+        };
+        let inner = self.inner.get_or_insert_with(fresh);
+        inner.decoder = Decoder::default();
+        inner.scanner.restart(tally);
+    }
+
+    fn push_inner(&mut self, run: &[u8], tally: &mut Tally) {
+        if let Some(inner) = &mut self.inner {
+            let Inner { decoder, scanner } = inner.as_mut();
+            decoder.push(run, |bytes| scanner.push(bytes, tally));
+        }
+    }
+
     fn end_string(&mut self, used: Use, tally: &mut Tally) {
         match used {
             Use::Error if !self.token.is_empty() => tally.error(),
@@ -301,7 +336,7 @@ impl Scanner {
                 let name = self.token;
                 return self.enter(name.bytes());
             }
-            Use::Error | Use::Ignore | Use::Text => {}
+            Use::Base64 | Use::Error | Use::Ignore | Use::Text => {}
         }
         self.end_value();
     }
@@ -319,6 +354,7 @@ impl Scanner {
         match used {
             Use::Text if byte == b'u' => self.state = State::Unicode { left: 4, code: 0 },
             Use::Text => tally.text(&[unescape(byte)]),
+            Use::Base64 => self.push_inner(&[byte], tally),
             Use::Error | Use::Ignore | Use::Label(_) | Use::Name => {
                 self.token.push(&[unescape(byte)]);
             }
@@ -356,6 +392,10 @@ impl Scanner {
         match self.next {
             Some(Node::Count(count)) => tally.count(*count, self.token.bytes()),
             Some(Node::Sum(count)) => tally.add(*count, self.token.bytes()),
+            // Some say enumerations as numbers.
+            Some(Node::Label(label)) if self.token.bytes().iter().all(u8::is_ascii_digit) => {
+                tally.label(*label, self.token.bytes());
+            }
             Some(Node::Object(Mark::None, _)) if self.token.bytes() == b"DONE" => tally.done(),
             _ => {}
         }
@@ -411,6 +451,7 @@ impl Scanner {
 
 fn string_use(node: &'static Node) -> Use {
     match node {
+        Node::Base64(_) => Use::Base64,
         Node::Error => Use::Error,
         Node::Label(label) => Use::Label(*label),
         Node::Text(_) | Node::Words => Use::Text,
