@@ -52,6 +52,19 @@ pub enum End {
     ProviderReset,
 }
 
+impl End {
+    /// As records and metrics say it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::CutByUs => "cut",
+            Self::CallerGone => "caller_gone",
+            Self::ProviderReset => "provider_reset",
+        }
+    }
+}
+
 /// How much of a `Usage` the provider stands behind.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -66,6 +79,20 @@ pub enum Completeness {
     Failed,
     /// The endpoint is one that no meter reads; a policy allowed it by name.
     Unmetered,
+}
+
+impl Completeness {
+    /// As records and metrics say it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Partial => "partial",
+            Self::Estimated => "estimated",
+            Self::Failed => "failed",
+            Self::Unmetered => "unmetered",
+        }
+    }
 }
 
 /// What happens to the usage event at the end of an OpenAI chat stream.
@@ -190,6 +217,23 @@ pub struct Metered {
     pub response_id: Option<String>,
     /// Why the answer could not be read, where it could not.
     pub error: Option<MeterError>,
+}
+
+impl Metered {
+    /// An exchange of which no answer was read, charged with `usage`.
+    #[must_use]
+    pub fn unread(usage: Usage) -> Self {
+        Self {
+            usage,
+            reported: Usage::default(),
+            completeness: Completeness::Estimated,
+            output_estimate: Tokens::ZERO,
+            finish_reasons: Vec::new(),
+            model: None,
+            response_id: None,
+            error: None,
+        }
+    }
 }
 
 /// How the body is cut into documents.
