@@ -13,7 +13,7 @@ use super::{
 };
 
 /// How deep the grammars may reach, arrays included; what lies deeper is passed over.
-const MAX_DEPTH: usize = 16;
+const MAX_DEPTH: usize = 12;
 
 /// The longest key, number or label that is kept; of a longer one the rest is dropped.
 const MAX_TOKEN: usize = 128;
@@ -70,16 +70,33 @@ struct Inner {
     scanner: Scanner,
 }
 
-/// An incremental reader of one grammar.
-#[derive(Clone)]
-pub(super) struct Scanner {
-    root: &'static Node,
+/// Where in a document the scanner is, as far as its grammar knows.
+#[derive(Clone, Copy)]
+pub(super) struct Position {
     state: State,
     /// The containers that the grammar knows, outermost first; `depth` of them are open.
     stack: [Option<Frame>; MAX_DEPTH],
     depth: usize,
     /// What the value to come means.
     next: Option<&'static Node>,
+}
+
+impl Position {
+    pub(super) const fn start(root: &'static Node) -> Self {
+        Self {
+            state: State::Value,
+            stack: [None; MAX_DEPTH],
+            depth: 0,
+            next: Some(root),
+        }
+    }
+}
+
+/// An incremental reader of one grammar.
+#[derive(Clone)]
+pub(super) struct Scanner {
+    root: &'static Node,
+    at: Position,
     /// Containers open inside a value that is passed over, and whether it counts as words.
     skip_depth: u32,
     spoken: bool,
@@ -94,10 +111,7 @@ impl Scanner {
     pub(super) const fn new(root: &'static Node) -> Self {
         Self {
             root,
-            state: State::Value,
-            stack: [None; MAX_DEPTH],
-            depth: 0,
-            next: Some(root),
+            at: Position::start(root),
             skip_depth: 0,
             spoken: false,
             token: Token::new(),
@@ -108,29 +122,41 @@ impl Scanner {
 
     /// Begins a new document, whatever became of the one before.
     pub(super) fn restart(&mut self, tally: &mut Tally) {
-        if self.state == State::Scalar {
+        if self.at.state == State::Scalar {
             self.end_scalar(tally);
         }
-        self.state = State::Value;
-        self.depth = 0;
-        self.next = Some(self.root);
-        self.skip_depth = 0;
-        self.token.clear();
+        self.at.state = State::Value;
+        self.at.depth = 0;
+        self.at.next = Some(self.root);
     }
 
     /// Whether a document was read to its end and none has begun since.
     pub(super) const fn has_closed(&self) -> bool {
-        self.closed && self.depth == 0 && matches!(self.state, State::Value)
+        self.closed && self.at.depth == 0 && matches!(self.at.state, State::Value)
     }
 
     /// Whether what came is not JSON.
     pub(super) const fn is_broken(&self) -> bool {
-        matches!(self.state, State::Broken)
+        matches!(self.at.state, State::Broken)
     }
 
     /// Whether the next byte is the first of the model's words.
-    pub(super) const fn is_at_text(&self) -> bool {
-        matches!(self.state, State::String(Use::Text))
+    const fn is_at_text(&self) -> bool {
+        matches!(self.at.state, State::String(Use::Text))
+    }
+
+    /// Where the scanner is, if the next byte is the first of the model's words.
+    pub(super) const fn text_position(&self) -> Option<Position> {
+        if self.is_at_text() {
+            Some(self.at)
+        } else {
+            None
+        }
+    }
+
+    /// Goes on from where another document was: at the model's words nothing else is under way.
+    pub(super) const fn resume(&mut self, text: Position) {
+        self.at = text;
     }
 
     /// Reads all of `bytes`.
@@ -153,30 +179,30 @@ impl Scanner {
         let Some((&byte, rest)) = bytes.split_first() else {
             return bytes;
         };
-        match self.state {
+        match self.at.state {
             State::Broken => return &[],
             State::Colon => match byte {
-                b':' => self.state = State::Value,
+                b':' => self.at.state = State::Value,
                 _ if is_space(byte) => {}
-                _ => self.state = State::Broken,
+                _ => self.at.state = State::Broken,
             },
             State::Escape(used) => self.escape(byte, used, tally),
             State::Key => match byte {
                 b'"' => {
                     self.token.clear();
-                    self.state = State::Name;
+                    self.at.state = State::Name;
                 }
                 b'}' => self.close(),
                 b',' => {}
                 _ if is_space(byte) => {}
-                _ => self.state = State::Broken,
+                _ => self.at.state = State::Broken,
             },
             State::Name => return self.string(bytes, Use::Name, tally),
             State::Scalar => return self.scalar(bytes, tally),
             State::Skip => return self.skip(bytes, tally),
             State::SkipEscape => {
                 self.speak(&[byte], tally);
-                self.state = State::SkipString;
+                self.at.state = State::SkipString;
             }
             State::SkipString => return self.skip_string(bytes, tally),
             State::String(used) => return self.string(bytes, used, tally),
@@ -195,25 +221,25 @@ impl Scanner {
     ) -> &'a [u8] {
         match byte {
             // Every answer is an object or an array of them.
-            _ if self.depth == 0 && !matches!(byte, b'{' | b'[' | b',') && !is_space(byte) => {
-                self.state = State::Broken;
+            _ if self.at.depth == 0 && !matches!(byte, b'{' | b'[' | b',') && !is_space(byte) => {
+                self.at.state = State::Broken;
             }
             b'"' => {
-                let used = self.next.map_or(Use::Ignore, string_use);
-                if let Some(Node::Base64(root)) = self.next {
+                let used = self.at.next.map_or(Use::Ignore, string_use);
+                if let Some(Node::Base64(root)) = self.at.next {
                     self.begin_inner(root, tally);
                 }
                 self.token.clear();
-                self.state = State::String(used);
+                self.at.state = State::String(used);
             }
             b'{' | b'[' => self.open(byte, tally),
             b']' => self.close(),
             b',' => {}
             _ if is_space(byte) => {}
-            b'}' | b':' => self.state = State::Broken,
+            b'}' | b':' => self.at.state = State::Broken,
             _ => {
                 self.token.clear();
-                self.state = State::Scalar;
+                self.at.state = State::Scalar;
                 return bytes;
             }
         }
@@ -222,7 +248,7 @@ impl Scanner {
 
     fn open(&mut self, byte: u8, tally: &mut Tally) {
         let array = byte == b'[';
-        let Some(node) = self.next else {
+        let Some(node) = self.at.next else {
             return self.pass_over(false);
         };
         match node {
@@ -237,47 +263,48 @@ impl Scanner {
             Node::Object(mark, _) if !array => tally.mark(*mark),
             _ => {}
         }
-        let Some(slot) = self.stack.get_mut(self.depth) else {
+        let Some(slot) = self.at.stack.get_mut(self.at.depth) else {
             return self.pass_over(false);
         };
         *slot = Some(Frame { node, array });
-        self.depth = self.depth.saturating_add(1);
-        self.state = if array { State::Value } else { State::Key };
+        self.at.depth = self.at.depth.saturating_add(1);
+        self.at.state = if array { State::Value } else { State::Key };
     }
 
     fn pass_over(&mut self, spoken: bool) {
         self.skip_depth = 1;
         self.spoken = spoken;
-        self.state = State::Skip;
+        self.at.state = State::Skip;
     }
 
     fn close(&mut self) {
-        if self.depth == 0 {
-            self.state = State::Broken;
+        if self.at.depth == 0 {
+            self.at.state = State::Broken;
             return;
         }
-        self.depth = self.depth.saturating_sub(1);
-        self.closed = self.depth == 0;
+        self.at.depth = self.at.depth.saturating_sub(1);
+        self.closed = self.at.depth == 0;
         self.end_value();
     }
 
     fn end_value(&mut self) {
         match self.top() {
             None => {
-                self.next = Some(self.root);
-                self.state = State::Value;
+                self.at.next = Some(self.root);
+                self.at.state = State::Value;
             }
             Some(Frame { node, array: true }) => {
-                self.next = Some(node);
-                self.state = State::Value;
+                self.at.next = Some(node);
+                self.at.state = State::Value;
             }
-            Some(Frame { array: false, .. }) => self.state = State::Key,
+            Some(Frame { array: false, .. }) => self.at.state = State::Key,
         }
     }
 
     fn top(&self) -> Option<Frame> {
-        self.stack
-            .get(self.depth.checked_sub(1)?)
+        self.at
+            .stack
+            .get(self.at.depth.checked_sub(1)?)
             .copied()
             .flatten()
     }
@@ -304,7 +331,7 @@ impl Scanner {
         match rest.first() {
             None => return rest,
             Some(b'"') => self.end_string(used, tally),
-            Some(_) => self.state = State::Escape(used),
+            Some(_) => self.at.state = State::Escape(used),
         }
         rest.get(1..).unwrap_or_default()
     }
@@ -342,17 +369,17 @@ impl Scanner {
     }
 
     fn enter(&mut self, name: &[u8]) {
-        self.next = self.top().and_then(|frame| frame.node.member(name));
-        self.state = State::Colon;
+        self.at.next = self.top().and_then(|frame| frame.node.member(name));
+        self.at.state = State::Colon;
     }
 
     fn escape(&mut self, byte: u8, used: Use, tally: &mut Tally) {
-        self.state = match used {
+        self.at.state = match used {
             Use::Name => State::Name,
             _ => State::String(used),
         };
         match used {
-            Use::Text if byte == b'u' => self.state = State::Unicode { left: 4, code: 0 },
+            Use::Text if byte == b'u' => self.at.state = State::Unicode { left: 4, code: 0 },
             Use::Text => tally.text(&[unescape(byte)]),
             Use::Base64 => self.push_inner(&[byte], tally),
             Use::Error | Use::Ignore | Use::Label(_) | Use::Name => {
@@ -367,10 +394,10 @@ impl Scanner {
             .and_then(|digit| u16::try_from(digit).ok());
         let code = (code << 4) | digit.unwrap_or_default();
         let left = left.saturating_sub(1);
-        self.state = State::Unicode { left, code };
+        self.at.state = State::Unicode { left, code };
         if left == 0 {
             tally.code_unit(code);
-            self.state = State::String(Use::Text);
+            self.at.state = State::String(Use::Text);
         }
     }
 
@@ -389,7 +416,7 @@ impl Scanner {
     }
 
     fn end_scalar(&mut self, tally: &mut Tally) {
-        match self.next {
+        match self.at.next {
             Some(Node::Count(count)) => tally.count(*count, self.token.bytes()),
             Some(Node::Sum(count)) => tally.add(*count, self.token.bytes()),
             // Some say enumerations as numbers.
@@ -405,7 +432,7 @@ impl Scanner {
     fn skip<'a>(&mut self, bytes: &'a [u8], tally: &mut Tally) -> &'a [u8] {
         for (at, &byte) in bytes.iter().enumerate() {
             match byte {
-                b'"' => self.state = State::SkipString,
+                b'"' => self.at.state = State::SkipString,
                 b'{' | b'[' => {
                     self.skip_depth = self.skip_depth.saturating_add(1);
                     continue;
@@ -434,7 +461,7 @@ impl Scanner {
         let past = end.map_or(bytes.len(), |end| end.saturating_add(1));
         let (run, rest) = bytes.split_at_checked(past).unwrap_or((bytes, &[]));
         self.speak(run, tally);
-        self.state = match run.last() {
+        self.at.state = match run.last() {
             Some(b'"') => State::Skip,
             Some(b'\\') => State::SkipEscape,
             _ => State::SkipString,
