@@ -10,3 +10,11 @@ pub mod units;
 pub mod usage;
 
 pub mod api;
+
+pub mod denial;
+
+pub mod head;
+
+pub mod body;
+
+pub mod edits;
