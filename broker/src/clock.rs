@@ -7,9 +7,15 @@ use almoner_core::units::{Timestamp, millis};
 /// The time now. A clock that stands before 1970 gives zero, where no token is valid yet.
 #[must_use]
 pub fn now() -> Timestamp {
-    #[expect(clippy::disallowed_methods, reason = "the clock is read here and nowhere else")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the clock is read here and nowhere else"
+    )]
     let now = SystemTime::now();
-    Timestamp(millis(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO)))
+    Timestamp(millis(
+        now.duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO),
+    ))
 }
 
 /// `time` in RFC 3339, for people and for logs.

@@ -134,7 +134,11 @@ pub enum Audit {
 impl<'de> Deserialize<'de> for Audit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let word = String::deserialize(deserializer)?;
-        Ok(if word == "stdout" { Self::Stdout } else { Self::File(word.into()) })
+        Ok(if word == "stdout" {
+            Self::Stdout
+        } else {
+            Self::File(word.into())
+        })
     }
 }
 
@@ -182,11 +186,13 @@ impl Config {
 
     fn from_document(path: &Path, document: serde_json::Value) -> Result<Self, DocumentError> {
         let mut config: Self = document::typed(path, document)?;
-        config.check().map_err(|(at, reason)| DocumentError::Shape {
-            path: path.to_owned(),
-            at,
-            reason,
-        })?;
+        config
+            .check()
+            .map_err(|(at, reason)| DocumentError::Shape {
+                path: path.to_owned(),
+                at,
+                reason,
+            })?;
         let base = path.parent().unwrap_or_else(|| Path::new("."));
         for file in config.files() {
             *file = base.join(&*file);
@@ -203,13 +209,25 @@ impl Config {
             return wrong("envoys".into(), "at least one Envoy", "none");
         }
         if self.max_lease.is_zero() || self.max_lease > Duration::from_secs(3600) {
-            return wrong("max_lease".into(), "more than zero, at most 1h", &format!("{:?}", self.max_lease));
+            return wrong(
+                "max_lease".into(),
+                "more than zero, at most 1h",
+                &format!("{:?}", self.max_lease),
+            );
         }
         for (index, issuer) in self.issuers.iter().enumerate() {
             let at = format!("issuers[{index}]");
-            let earlier = self.issuers.iter().take(index).any(|other| other.issuer == issuer.issuer);
+            let earlier = self
+                .issuers
+                .iter()
+                .take(index)
+                .any(|other| other.issuer == issuer.issuer);
             if earlier || issuer.issuer.is_empty() {
-                return wrong(format!("{at}.issuer"), "a name that no other issuer has", &issuer.issuer);
+                return wrong(
+                    format!("{at}.issuer"),
+                    "a name that no other issuer has",
+                    &issuer.issuer,
+                );
             }
             if issuer.audiences.is_empty() || issuer.audiences.iter().any(String::is_empty) {
                 return wrong(format!("{at}.audiences"), "at least one audience", "none");
@@ -217,11 +235,21 @@ impl Config {
             if issuer.jwks_uri.is_some() == issuer.jwks_file.is_some() {
                 return wrong(at, "one of `jwks_uri` and `jwks_file`", "both or neither");
             }
-            let secure = issuer.jwks_uri.as_ref().is_none_or(|uri| uri.starts_with("https://"));
+            let secure = issuer
+                .jwks_uri
+                .as_ref()
+                .is_none_or(|uri| uri.starts_with("https://"));
             if !secure {
-                return wrong(format!("{at}.jwks_uri"), "an https address", "another scheme");
+                return wrong(
+                    format!("{at}.jwks_uri"),
+                    "an https address",
+                    "another scheme",
+                );
             }
-            let weak = issuer.algorithms.iter().find(|algorithm| is_symmetric(**algorithm));
+            let weak = issuer
+                .algorithms
+                .iter()
+                .find(|algorithm| is_symmetric(**algorithm));
             if let Some(algorithm) = weak {
                 let found = format!("{algorithm:?}");
                 return wrong(format!("{at}.algorithms"), "asymmetric algorithms", &found);
@@ -230,7 +258,13 @@ impl Config {
                 return wrong(format!("{at}.algorithms"), "at least one algorithm", "none");
             }
         }
-        let Limits { connections, exchanges, exchanges_per_second, body_bytes, .. } = self.limits;
+        let Limits {
+            connections,
+            exchanges,
+            exchanges_per_second,
+            body_bytes,
+            ..
+        } = self.limits;
         if connections == 0 || exchanges == 0 || exchanges_per_second == 0 || body_bytes == 0 {
             return wrong("limits".into(), "limits above zero", "a zero");
         }
@@ -247,16 +281,24 @@ impl Config {
             Audit::File(path) => Some(path),
         };
         let tls = &mut self.tls;
-        [&mut tls.certificate, &mut tls.key, &mut tls.trust_bundle, &mut self.credentials]
-            .into_iter()
-            .chain(self.policy.iter_mut())
-            .chain(issuers)
-            .chain(audit)
+        [
+            &mut tls.certificate,
+            &mut tls.key,
+            &mut tls.trust_bundle,
+            &mut self.credentials,
+        ]
+        .into_iter()
+        .chain(self.policy.iter_mut())
+        .chain(issuers)
+        .chain(audit)
     }
 }
 
 const fn is_symmetric(algorithm: Algorithm) -> bool {
-    matches!(algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512)
+    matches!(
+        algorithm,
+        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512
+    )
 }
 
 const fn default_listen() -> SocketAddr {
@@ -276,7 +318,13 @@ const fn default_clock_skew() -> Duration {
 }
 
 fn default_algorithms() -> Vec<Algorithm> {
-    vec![Algorithm::RS256, Algorithm::ES256, Algorithm::PS256, Algorithm::ES384, Algorithm::EdDSA]
+    vec![
+        Algorithm::RS256,
+        Algorithm::ES256,
+        Algorithm::PS256,
+        Algorithm::ES384,
+        Algorithm::EdDSA,
+    ]
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -284,7 +332,9 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     text.parse::<jiff::SignedDuration>()
         .ok()
         .and_then(|span| Duration::try_from(span).ok())
-        .ok_or_else(|| D::Error::custom(format!("expected a duration such as `15m`, found `{text}`")))
+        .ok_or_else(|| {
+            D::Error::custom(format!("expected a duration such as `15m`, found `{text}`"))
+        })
 }
 
 #[cfg(test)]
@@ -319,7 +369,14 @@ envoys: [{ id: 'spiffe://prod.example/envoy', speaks_for: self }]
         let example = read(EXAMPLE).expect("accepted");
         let small = read(SMALL).expect("accepted");
         let shown = |config: &Config| {
-            let Config { listen, admin_listen, audit, max_lease, limits, .. } = config;
+            let Config {
+                listen,
+                admin_listen,
+                audit,
+                max_lease,
+                limits,
+                ..
+            } = config;
             format!("{listen} {admin_listen} {audit:?} {max_lease:?} {limits:?}")
         };
         assert_eq!(shown(&example), shown(&small));
@@ -331,10 +388,22 @@ envoys: [{ id: 'spiffe://prod.example/envoy', speaks_for: self }]
     fn refuses_what_it_does_not_know_or_can_not_mean() {
         let issuer = "issuers: [{issuer: i, audiences: [a], jwks_file: f, ";
         for (line, expected) in [
-            ("listens: 1.2.3.4:5", "unknown field `listens`, expected one of `listen`"),
-            ("max_lease: 2h", "max_lease: expected more than zero, at most 1h, found 7200s"),
-            ("max_lease: 15", "max_lease: invalid type: integer `15`, expected a string"),
-            ("max_lease: soon", "max_lease: expected a duration such as `15m`, found `soon`"),
+            (
+                "listens: 1.2.3.4:5",
+                "unknown field `listens`, expected one of `listen`",
+            ),
+            (
+                "max_lease: 2h",
+                "max_lease: expected more than zero, at most 1h, found 7200s",
+            ),
+            (
+                "max_lease: 15",
+                "max_lease: invalid type: integer `15`, expected a string",
+            ),
+            (
+                "max_lease: soon",
+                "max_lease: expected a duration such as `15m`, found `soon`",
+            ),
             (
                 "issuers: [{issuer: i, audiences: []}]",
                 "issuers[0].audiences: expected at least one audience, found none",
@@ -360,6 +429,9 @@ envoys: [{ id: 'spiffe://prod.example/envoy', speaks_for: self }]
             assert!(refused.contains(expected), "{refused}\n{expected}");
         }
         let refused = read(&SMALL.replace("self", "everyone")).expect_err("refused");
-        assert!(refused.contains("envoys[0].speaks_for: expected `self` or a list"), "{refused}");
+        assert!(
+            refused.contains("envoys[0].speaks_for: expected `self` or a list"),
+            "{refused}"
+        );
     }
 }

@@ -2,27 +2,32 @@
 
 use std::{
     collections::BTreeMap,
-    env, fmt,
+    env,
     path::{Path, PathBuf},
 };
 
-use almoner_core::units::Timestamp;
+use almoner_core::{
+    secret::{Credential, CredentialId},
+    units::Timestamp,
+};
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use crate::{
     document::{self, DocumentError},
-    secret::{self, Secret, SecretFileError},
+    secret_file::{self, SecretFileError},
 };
 
-/// A provider's key, with what is known about it. It can't be printed.
-pub(crate) struct Credential {
-    /// What may be logged about it.
+/// A provider's credential, with what is known about it. It can't be printed.
+pub(crate) struct StoredCredential {
+    /// What may be logged: the provider's name and 32 bits of the key's SHA-256, so that a rotated
+    /// key has another name.
     pub(crate) id: CredentialId,
     /// The key.
-    pub(crate) secret: Secret,
+    pub(crate) secret: Credential,
     /// How it is sent.
     pub(crate) kind: Kind,
     /// From then on it is refused.
@@ -31,32 +36,6 @@ pub(crate) struct Credential {
     pub(crate) owner: Option<String>,
     /// Must equal the policy's, where that names one.
     pub(crate) environment: Option<String>,
-}
-
-/// Names a credential without telling it: the provider and 32 bits of the key's SHA-256, so that a
-/// rotated key has another name.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct CredentialId(String);
-
-impl CredentialId {
-    fn new(provider: &str, key: &Secret) -> Self {
-        let digest = Sha256::new()
-            .chain_update("almoner credential id")
-            .chain_update(key.expose())
-            .finalize();
-        let tag: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-        Self(format!("{provider}-{tag}"))
-    }
-
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for CredentialId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 /// How a credential is sent.
@@ -97,12 +76,12 @@ pub enum CredentialError {
 }
 
 /// The credentials of all providers.
-pub(crate) struct Credentials(BTreeMap<String, Credential>);
+pub(crate) struct Credentials(BTreeMap<String, StoredCredential>);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
-    key: String,
+    key: Zeroizing<String>,
     kind: Kind,
     expires: String,
     owner: Option<String>,
@@ -112,9 +91,11 @@ struct Written {
 impl Credentials {
     /// Reads the file at `path`, and the files and variables that it refers to.
     pub(crate) fn read(path: &Path) -> Result<Self, CredentialError> {
-        let text = secret::read_file(path)?;
-        let Value::Object(entries) = document::parse(path, text.expose())? else {
-            return Err(CredentialError::NotAMap { path: path.to_owned() });
+        let text = secret_file::read(path)?;
+        let Value::Object(entries) = document::parse(path, &text)? else {
+            return Err(CredentialError::NotAMap {
+                path: path.to_owned(),
+            });
         };
         entries
             .into_iter()
@@ -127,34 +108,37 @@ impl Credentials {
     }
 
     /// The credential of a provider.
-    pub(crate) fn of(&self, provider: &str) -> Option<&Credential> {
+    pub(crate) fn of(&self, provider: &str) -> Option<&StoredCredential> {
         self.0.get(provider)
     }
 
     /// Each provider that has a credential, with it.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Credential)> {
-        self.0.iter().map(|(provider, credential)| (provider.as_str(), credential))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &StoredCredential)> {
+        self.0
+            .iter()
+            .map(|(provider, credential)| (provider.as_str(), credential))
     }
 }
 
-fn one(path: &Path, provider: &str, entry: Value) -> Result<Credential, CredentialError> {
+fn one(path: &Path, provider: &str, entry: Value) -> Result<StoredCredential, CredentialError> {
     let wrong = |expected: &str| CredentialError::Entry {
         path: path.to_owned(),
         provider: provider.to_owned(),
         expected: expected.to_owned(),
     };
     let written: Written = serde_json::from_value(entry).map_err(|_| {
-        wrong("`key`, `kind` (`bearer` or `header`), `expires`, and if wanted `owner`, `environment`")
+        wrong(
+            "`key`, `kind` (`bearer` or `header`), `expires`, and if wanted `owner`, `environment`",
+        )
     })?;
-    let secret = resolve(path, written.key, wrong)?;
-    // RFC 6750, section 2.1, and header values in general: no blank, nothing invisible.
-    if secret.expose().is_empty() || !secret.expose().bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(wrong("a key of visible ASCII characters"));
-    }
+    let secret = Credential::new(resolve(path, written.key, wrong)?)
+        .ok_or_else(|| wrong("a key of visible ASCII characters"))?;
+    let id = credential_id(provider, &secret)
+        .ok_or_else(|| wrong("a provider's name of at most 100 visible ASCII characters"))?;
     let expires = expiry(&written.expires)
         .ok_or_else(|| wrong("`expires` as a date or an RFC 3339 time, such as `2027-06-30`"))?;
-    Ok(Credential {
-        id: CredentialId::new(provider, &secret),
+    Ok(StoredCredential {
+        id,
         secret,
         kind: written.kind,
         expires,
@@ -163,28 +147,44 @@ fn one(path: &Path, provider: &str, entry: Value) -> Result<Credential, Credenti
     })
 }
 
+fn credential_id(provider: &str, key: &Credential) -> Option<CredentialId> {
+    let digest = Sha256::new()
+        .chain_update("almoner credential id")
+        .chain_update(key.expose())
+        .finalize();
+    let tag: String = digest
+        .iter()
+        .take(4)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    CredentialId::new(&format!("{provider}-{tag}"))
+}
+
 /// The key that `env:NAME` or `file:PATH` refers to, or the text itself.
 fn resolve(
     path: &Path,
-    written: String,
+    written: Zeroizing<String>,
     wrong: impl Fn(&str) -> CredentialError,
-) -> Result<Secret, CredentialError> {
+) -> Result<Zeroizing<String>, CredentialError> {
     if let Some(name) = written.strip_prefix("env:") {
-        let value = env::var(name).map_err(|_| wrong("the variable that `key: env:` names to be set"))?;
-        return Ok(Secret::new(value));
+        let value =
+            env::var(name).map_err(|_| wrong("the variable that `key: env:` names to be set"))?;
+        return Ok(Zeroizing::new(value));
     }
     if let Some(file) = written.strip_prefix("file:") {
         let base = path.parent().unwrap_or_else(|| Path::new("."));
-        let text = secret::read_file(&base.join(file))?;
-        return Ok(Secret::new(text.expose().trim_end().to_owned()));
+        let text = secret_file::read(&base.join(file))?;
+        return Ok(Zeroizing::new(text.trim_end().to_owned()));
     }
-    Ok(Secret::new(written))
+    Ok(written)
 }
 
 fn expiry(text: &str) -> Option<Timestamp> {
     let time = text.parse::<jiff::Timestamp>().ok().or_else(|| {
         let date = text.parse::<jiff::civil::Date>().ok()?;
-        date.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|midnight| midnight.timestamp())
+        date.to_zoned(jiff::tz::TimeZone::UTC)
+            .ok()
+            .map(|midnight| midnight.timestamp())
     })?;
     u64::try_from(time.as_millisecond()).ok().map(Timestamp)
 }
@@ -217,7 +217,10 @@ b: {key: sk-b, kind: bearer, expires: '2027-01-02T03:04:05Z'}",
         let a = credentials.of("a").expect("there");
         assert_eq!(a.secret.expose(), "sk-from-file");
         assert_eq!(a.expires, Timestamp::from_secs(1_798_848_000));
-        assert_eq!((a.kind, a.environment.as_deref()), (Kind::Header, Some("prod")));
+        assert_eq!(
+            (a.kind, a.environment.as_deref()),
+            (Kind::Header, Some("prod"))
+        );
         assert!(a.id.as_str().starts_with("a-") && !a.id.as_str().contains("sk-"));
         let b = credentials.of("b").expect("there");
         assert_eq!(b.expires, Timestamp::from_secs(1_798_859_045));

@@ -45,8 +45,10 @@ pub enum DocumentError {
 /// # Errors
 /// [`DocumentError::Read`] and [`DocumentError::Syntax`].
 pub fn read(path: &Path) -> Result<Value, DocumentError> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| DocumentError::Read { path: path.to_owned(), source })?;
+    let text = fs::read_to_string(path).map_err(|source| DocumentError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
     parse(path, &text)
 }
 
@@ -121,7 +123,10 @@ mod tests {
     #[test]
     fn never_quotes_a_line_that_is_not_yaml() {
         let refused = refusal("a: [1\nkey: sk-planted");
-        assert!(refused.contains("line 2") && !refused.contains("planted"), "{refused}");
+        assert!(
+            refused.contains("line 2") && !refused.contains("planted"),
+            "{refused}"
+        );
     }
 
     #[test]

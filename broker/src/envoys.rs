@@ -13,7 +13,9 @@ impl SpiffeId {
     /// Reads a SPIFFE ID that names a workload (SPIFFE-ID, sections 2.1 to 2.3): a lower-case trust
     /// domain, and a path without empty or dot segments and without escapes.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let rest = text.strip_prefix("spiffe://").filter(|_| text.len() <= 2048)?;
+        let rest = text
+            .strip_prefix("spiffe://")
+            .filter(|_| text.len() <= 2048)?;
         let (domain, path) = rest.split_once('/')?;
         (is_trust_domain(domain) && path.split('/').all(is_segment)).then(|| Self(text.to_owned()))
     }
@@ -25,12 +27,16 @@ impl SpiffeId {
 
 fn is_trust_domain(text: &str) -> bool {
     (1..=255).contains(&text.len())
-        && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_'))
+        && text
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_'))
 }
 
 fn is_segment(text: &str) -> bool {
     !matches!(text, "" | "." | "..")
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
 }
 
 /// Why the list was refused.
@@ -104,12 +110,16 @@ impl Listed {
 }
 
 fn is_spiffe_pattern(text: &str) -> bool {
-    let parts = text.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/'));
+    let parts = text
+        .strip_prefix("spiffe://")
+        .and_then(|rest| rest.split_once('/'));
     parts.is_some_and(|(domain, path)| is_trust_domain(domain) && !path.is_empty())
 }
 
 fn is_subject_pattern(text: &str) -> bool {
-    let token = text.strip_prefix("jwt:").and_then(|rest| rest.split_once('|'));
+    let token = text
+        .strip_prefix("jwt:")
+        .and_then(|rest| rest.split_once('|'));
     is_spiffe_pattern(text)
         || token.is_some_and(|(issuer, sub)| {
             !issuer.is_empty() && !issuer.contains('*') && !sub.is_empty()
@@ -121,7 +131,11 @@ mod tests {
     use super::*;
 
     fn listed(id: &str, speaks_for: config::SpeaksFor) -> Result<Envoys, String> {
-        Envoys::new(&[config::Envoy { id: id.to_owned(), speaks_for }]).map_err(|e| e.to_string())
+        Envoys::new(&[config::Envoy {
+            id: id.to_owned(),
+            speaks_for,
+        }])
+        .map_err(|e| e.to_string())
     }
 
     #[test]
@@ -155,7 +169,10 @@ mod tests {
             ("spiffe://p/ns/*/sa/*", false),
             ("jwt:https://i|spiffe://p/ns/a/sa/b", false),
         ] {
-            assert_eq!(sidecar.may_speak_for(&own, &SubjectId::vouched(subject)), expected);
+            assert_eq!(
+                sidecar.may_speak_for(&own, &SubjectId::vouched(subject)),
+                expected
+            );
         }
         let stranger = SpiffeId::parse("spiffe://p/ns/a/sa/b/c").expect("a SPIFFE ID");
         assert!(envoys.listed(&stranger).is_none());
@@ -186,10 +203,20 @@ mod tests {
         for id in ["spiffe://*/a", "spiffe://p*/a", "p/a", "spiffe://p"] {
             assert!(listed(id, config::SpeaksFor::Itself).is_err(), "{id}");
         }
-        for pattern in ["**", "spiffe://*/a", "jwt:https://*|a", "jwt:**", "jwt:https://i|", "jwt:|a"] {
+        for pattern in [
+            "**",
+            "spiffe://*/a",
+            "jwt:https://*|a",
+            "jwt:**",
+            "jwt:https://i|",
+            "jwt:|a",
+        ] {
             let speaks_for = config::SpeaksFor::Subjects(vec![pattern.to_owned()]);
             let refused = listed("spiffe://p/a", speaks_for).err().expect("refused");
-            assert!(refused.starts_with("envoys[0].speaks_for: expected"), "{refused}");
+            assert!(
+                refused.starts_with("envoys[0].speaks_for: expected"),
+                "{refused}"
+            );
         }
     }
 }

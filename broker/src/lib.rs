@@ -6,7 +6,7 @@
 
 pub mod clock;
 pub mod document;
-pub mod secret;
+pub mod secret_file;
 
 pub mod config;
 pub mod metrics;
@@ -20,7 +20,5 @@ mod rate;
 mod token;
 
 pub mod serve;
-
-pub mod check;
 
 pub mod cli;

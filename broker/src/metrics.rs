@@ -1,6 +1,8 @@
 //! What the broker counts: takes outcomes, gives the text that Prometheus reads.
 
-use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry,
+};
 
 /// The broker's metrics. Labels come from the configuration or from closed lists, never from a request.
 pub struct Metrics {
@@ -36,15 +38,22 @@ impl Metrics {
                 &["outcome"],
             )?,
             exchange_seconds: Histogram::with_opts(
-                HistogramOpts::new("exchange_seconds", "Time of a token exchange.")
-                    .buckets(vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0]),
+                HistogramOpts::new("exchange_seconds", "Time of a token exchange.").buckets(vec![
+                    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0,
+                ]),
             )?,
             jwks_refreshes: IntCounterVec::new(
-                Opts::new("jwks_refreshes_total", "Fetches of an issuer's keys by outcome."),
+                Opts::new(
+                    "jwks_refreshes_total",
+                    "Fetches of an issuer's keys by outcome.",
+                ),
                 &["issuer", "outcome"],
             )?,
             credential_expiry: GaugeVec::new(
-                Opts::new("credential_expiry_seconds", "When a credential expires, Unix time."),
+                Opts::new(
+                    "credential_expiry_seconds",
+                    "When a credential expires, Unix time.",
+                ),
                 &["provider"],
             )?,
             audit_failures: IntCounter::new(

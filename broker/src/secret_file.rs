@@ -1,4 +1,4 @@
-//! Secrets: text that is wiped when dropped, can't be printed, and files that only the owner reads.
+//! Files with secrets: gives the text, wiped on drop, if nobody but the owner can read the file.
 
 use std::{
     fs::File,
@@ -9,23 +9,6 @@ use std::{
 
 use thiserror::Error;
 use zeroize::Zeroizing;
-
-/// A secret text. It has no `Debug`, no `Display`, no `Serialize`, and is wiped on drop.
-pub struct Secret(Zeroizing<String>);
-
-impl Secret {
-    /// Takes a secret.
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(Zeroizing::new(text))
-    }
-
-    /// The secret itself. Every call is a place to look at in a review.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
 
 /// Why a file with a secret was not used.
 #[derive(Debug, Error)]
@@ -65,21 +48,32 @@ const MAX_BYTES: u64 = 1024 * 1024;
 /// # Errors
 /// [`SecretFileError`]; the permissions are those of the open file, so that nobody can swap it
 /// between check and use.
-pub fn read_file(path: &Path) -> Result<Secret, SecretFileError> {
-    let failed = |source| SecretFileError::Read { path: path.to_owned(), source };
+pub fn read(path: &Path) -> Result<Zeroizing<String>, SecretFileError> {
+    let failed = |source| SecretFileError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(SecretFileError::TooOpen { path: path.to_owned(), mode });
+        return Err(SecretFileError::TooOpen {
+            path: path.to_owned(),
+            mode,
+        });
     }
     if metadata.len() > MAX_BYTES {
-        return Err(SecretFileError::TooLarge { path: path.to_owned() });
+        return Err(SecretFileError::TooLarge {
+            path: path.to_owned(),
+        });
     }
     // The whole capacity at once: a buffer that grows leaves unwiped copies behind.
-    let mut text = Zeroizing::new(String::with_capacity(1024 + metadata.len() as usize));
-    file.take(MAX_BYTES).read_to_string(&mut text).map_err(failed)?;
-    Ok(Secret(text))
+    let capacity = usize::try_from(metadata.len().saturating_add(1)).unwrap_or(0);
+    let mut text = Zeroizing::new(String::with_capacity(capacity));
+    file.take(MAX_BYTES)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -95,11 +89,14 @@ mod tests {
         fs::write(&path, "sk-planted").expect("written");
         for mode in [0o640, 0o604, 0o660, 0o644] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("mode set");
-            let refused = read_file(&path).err().expect("refused").to_string();
-            assert!(refused.contains(&format!("found mode {mode:04o}")), "{refused}");
+            let refused = read(&path).err().expect("refused").to_string();
+            assert!(
+                refused.contains(&format!("found mode {mode:04o}")),
+                "{refused}"
+            );
             assert!(!refused.contains("planted"));
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).expect("mode set");
-        assert_eq!(read_file(&path).ok().expect("accepted").expose(), "sk-planted");
+        assert_eq!(read(&path).ok().expect("accepted").as_str(), "sk-planted");
     }
 }
