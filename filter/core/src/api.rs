@@ -12,6 +12,17 @@ pub enum Api {
     OpenAi,
 }
 
+impl Api {
+    /// As OpenTelemetry's `gen_ai.provider.name` says it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Anthropic => "anthropic",
+            Self::OpenAi => "openai",
+        }
+    }
+}
+
 /// What a method and path of an API mean. The name is what a policy's `endpoints` list says.
 ///
 /// An endpoint that mints provider credentials or administers the provider's account is not
@@ -79,6 +90,66 @@ pub enum Class {
 }
 
 impl Endpoint {
+    /// As a policy, records and metrics say it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Assistants => "assistants",
+            Self::AudioSpeech => "audio_speech",
+            Self::AudioTranscriptions => "audio_transcriptions",
+            Self::AudioTranslations => "audio_translations",
+            Self::Batches => "batches",
+            Self::Chat => "chat",
+            Self::Complete => "complete",
+            Self::Completions => "completions",
+            Self::Containers => "containers",
+            Self::Conversations => "conversations",
+            Self::CountTokens => "count_tokens",
+            Self::Embeddings => "embeddings",
+            Self::Files => "files",
+            Self::FineTuning => "fine_tuning",
+            Self::ImagesEdits => "images_edits",
+            Self::ImagesGenerations => "images_generations",
+            Self::ImagesVariations => "images_variations",
+            Self::Messages => "messages",
+            Self::Models => "models",
+            Self::Moderations => "moderations",
+            Self::Responses => "responses",
+            Self::ResponsesCompact => "responses_compact",
+            Self::VectorStores => "vector_stores",
+        }
+    }
+
+    /// Whether an API has this endpoint.
+    #[must_use]
+    pub const fn is_of(self, api: Api) -> bool {
+        match self {
+            Self::Batches | Self::CountTokens | Self::Files | Self::Models => true,
+            Self::Complete | Self::Messages => {
+                matches!(api, Api::Anthropic)
+            }
+            Self::Assistants
+            | Self::AudioSpeech
+            | Self::AudioTranscriptions
+            | Self::AudioTranslations
+            | Self::Chat
+            | Self::Completions
+            | Self::Containers
+            | Self::Conversations
+            | Self::Embeddings
+            | Self::FineTuning
+            | Self::ImagesEdits
+            | Self::ImagesGenerations
+            | Self::ImagesVariations
+            | Self::Moderations
+            | Self::Responses
+            | Self::ResponsesCompact
+            | Self::VectorStores => {
+                matches!(api, Api::OpenAi)
+            }
+        }
+    }
+
     /// Whether what this endpoint costs can be counted.
     #[must_use]
     pub const fn class(self) -> Class {
@@ -120,6 +191,8 @@ pub enum State {
     Audio,
     /// A batch and its results.
     Batch,
+    /// Input that was cached under a name.
+    CachedContent,
     /// A container, with the files in it.
     Container,
     /// A conversation.

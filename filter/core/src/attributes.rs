@@ -21,17 +21,24 @@ pub(crate) fn flag(attributes: &impl Attributes, path: &[&str]) -> bool {
     attributes.attribute(path).is_some_and(|value| value == [1])
 }
 
+/// The attribute as an unsigned number; absent, negative and malformed are `None`.
+pub(crate) fn number(attributes: &impl Attributes, path: &[&str]) -> Option<u64> {
+    let value = attributes.attribute(path)?;
+    let number = i64::from_le_bytes(value.as_slice().try_into().ok()?);
+    u64::try_from(number).ok()
+}
+
 /// The strings of a pairs-encoded list or map: the keys and values, in order (proxy-wasm ABI:
 /// count, then each pair's two sizes, then each key and value with a zero byte behind it; all
 /// numbers 32 bits little-endian). `None` where the bytes are not that.
 pub(crate) fn pairs(encoded: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
-    let (count, mut sizes) = number(encoded)?;
+    let (count, mut sizes) = size(encoded)?;
     let header = count.checked_mul(8)?;
     let mut content = sizes.get(header..)?;
     let mut pairs = Vec::new();
     for _ in 0..count {
-        let (key_size, rest) = number(sizes)?;
-        let (value_size, rest) = number(rest)?;
+        let (key_size, rest) = size(sizes)?;
+        let (value_size, rest) = size(rest)?;
         sizes = rest;
         let (key, rest) = terminated(content, key_size)?;
         let (value, rest) = terminated(rest, value_size)?;
@@ -41,12 +48,13 @@ pub(crate) fn pairs(encoded: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     content.is_empty().then_some(pairs)
 }
 
-fn number(bytes: &[u8]) -> Option<(usize, &[u8])> {
+fn size(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let (number, rest) = bytes.split_first_chunk::<4>()?;
     Some((usize::try_from(u32::from_le_bytes(*number)).ok()?, rest))
 }
 
 fn terminated(bytes: &[u8], size: usize) -> Option<(&[u8], &[u8])> {
     let (text, rest) = bytes.split_at_checked(size)?;
-    rest.split_first().and_then(|(zero, rest)| (*zero == 0).then_some((text, rest)))
+    rest.split_first()
+        .and_then(|(zero, rest)| (*zero == 0).then_some((text, rest)))
 }

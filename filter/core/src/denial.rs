@@ -11,6 +11,8 @@ use std::{borrow::Cow, time::Duration};
 pub enum Denial {
     /// A background response: its usage would be reported to nobody.
     BackgroundNotAllowed,
+    /// Two providers match the request, one by its path and one by its authority.
+    AmbiguousProvider,
     /// A beta flag that the policy does not name.
     BetaNotAllowed,
     /// A request that needs a body has none.
@@ -38,6 +40,8 @@ pub enum Denial {
     },
     /// No slot is left to count this subject's budget in.
     BudgetTableFull,
+    /// A balance in shared data can't be read: it counts as spent.
+    BudgetUnreadable,
     /// The certificate holds no SPIFFE ID.
     CertificateWithoutSpiffeId,
     /// The certificate's trust domain is not a trusted one.
@@ -145,7 +149,8 @@ impl Denial {
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
-            Self::BodyMissing
+            Self::AmbiguousProvider
+            | Self::BodyMissing
             | Self::BodyNotJson
             | Self::BodyNotObject
             | Self::BodyNotUtf8
@@ -199,7 +204,7 @@ impl Denial {
             Self::BodyTooLarge => 413,
             Self::ContentEncodingUnsupported | Self::ContentTypeUnsupported => 415,
             Self::BudgetSpent { .. } => 429,
-            Self::BudgetContended | Self::BudgetTableFull => 503,
+            Self::BudgetContended | Self::BudgetTableFull | Self::BudgetUnreadable => 503,
         }
     }
 
@@ -207,6 +212,7 @@ impl Denial {
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
+            Self::AmbiguousProvider => "ambiguous_provider",
             Self::BackgroundNotAllowed => "background_not_allowed",
             Self::BetaNotAllowed => "beta_not_allowed",
             Self::BodyMissing => "body_missing",
@@ -220,6 +226,7 @@ impl Denial {
             Self::BudgetContended => "budget_contended",
             Self::BudgetSpent { .. } => "budget_spent",
             Self::BudgetTableFull => "budget_table_full",
+            Self::BudgetUnreadable => "budget_unreadable",
             Self::CertificateWithoutSpiffeId => "certificate_without_spiffe_id",
             Self::CertificateWrongTrustDomain => "certificate_wrong_trust_domain",
             Self::ConditionAddress => "condition_address",
@@ -272,10 +279,14 @@ impl Denial {
     pub fn message(self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Self::FieldInvalid { field } => {
-                return Cow::Owned(format!("The value of `{field}` is not of its documented form."));
+                return Cow::Owned(format!(
+                    "The value of `{field}` is not of its documented form."
+                ));
             }
             Self::HeaderInvalid { name } => {
-                return Cow::Owned(format!("Send the header `{name}` once, with a plain value."));
+                return Cow::Owned(format!(
+                    "Send the header `{name}` once, with a plain value."
+                ));
             }
             Self::MaxOutputTokensTooLarge { limit } => {
                 return Cow::Owned(format!(
@@ -283,7 +294,12 @@ impl Denial {
                 ));
             }
             Self::SecretInBody { field } => {
-                return Cow::Owned(format!("Remove `{field}`: no secret may be sent in the body."));
+                return Cow::Owned(format!(
+                    "Remove `{field}`: no secret may be sent in the body."
+                ));
+            }
+            Self::AmbiguousProvider => {
+                "The host names one provider and the path another. Send the host of this gateway."
             }
             Self::BackgroundNotAllowed => "Background responses are not allowed here.",
             Self::BetaNotAllowed => "A beta flag of this request is not allowed for this workload.",
@@ -295,12 +311,12 @@ impl Denial {
             Self::BodyTooDeep => "The body's JSON nests deeper than 128 levels.",
             Self::BodyTooLarge => "The body is larger than the limit of this gateway.",
             Self::BodyUnexpected => "This endpoint takes no body.",
-            Self::BudgetContended | Self::BudgetTableFull => {
+            Self::BudgetContended | Self::BudgetTableFull | Self::BudgetUnreadable => {
                 "The budget can't be checked at this moment. Try again."
             }
-            Self::BudgetSpent { retry_after: Some(_) } => {
-                "The budget of this workload is spent. Try again after the time in `retry-after`."
-            }
+            Self::BudgetSpent {
+                retry_after: Some(_),
+            } => "The budget of this workload is spent. Try again after the time in `retry-after`.",
             Self::BudgetSpent { retry_after: None } => {
                 "The budget of this workload can't cover this request. Ask for less."
             }
@@ -362,11 +378,14 @@ impl Denial {
     /// How long to wait before it makes sense to try again.
     #[must_use]
     pub const fn retry_after(self) -> Option<Duration> {
-        match self {
-            Self::BudgetSpent { retry_after } => retry_after,
-            Self::BudgetContended => Some(Duration::from_secs(1)),
-            Self::BudgetTableFull => Some(Duration::from_secs(60)),
-            _ => None,
+        if let Self::BudgetSpent { retry_after } = self {
+            return retry_after;
+        }
+        // The other denials that pass by themselves pass soon.
+        if self.status() == 503 {
+            Some(Duration::from_secs(1))
+        } else {
+            None
         }
     }
 }

@@ -33,7 +33,10 @@ impl Glob {
                 _ => parts.push(Part::Literal(byte)),
             }
         }
-        Self { text: text.to_owned(), parts }
+        Self {
+            text: text.to_owned(),
+            parts,
+        }
     }
 
     /// The pattern as it was written.
@@ -138,7 +141,11 @@ mod tests {
             ("", "", true),
             ("", "a", false),
         ] {
-            assert_eq!(Glob::new(pattern).matches(name), expected, "{pattern} against {name}");
+            assert_eq!(
+                Glob::new(pattern).matches(name),
+                expected,
+                "{pattern} against {name}"
+            );
         }
     }
 
@@ -156,7 +163,11 @@ mod tests {
             ("spiffe://p/ns/*", "spiffe://p/ns/**", false),
             ("spiffe://p/ns/a", "spiffe://p/ns/*", false),
         ] {
-            assert_eq!(Glob::new(wide).covers(&Glob::new(narrow)), expected, "{wide} {narrow}");
+            assert_eq!(
+                Glob::new(wide).covers(&Glob::new(narrow)),
+                expected,
+                "{wide} {narrow}"
+            );
         }
     }
 }

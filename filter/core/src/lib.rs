@@ -11,10 +11,38 @@ pub mod usage;
 
 pub mod api;
 
+pub mod attributes;
+
 pub mod denial;
+
+pub mod glob;
+
+pub mod secret;
+
+pub mod config;
 
 pub mod head;
 
+pub mod subject;
+
 pub mod body;
 
+pub mod grant;
+
+pub mod reservation;
+
+pub mod settlement;
+
+pub mod lease;
+
 pub mod edits;
+
+pub mod meter;
+
+pub mod refusal;
+
+pub mod reply;
+
+pub mod record;
+
+pub mod exchange;

@@ -13,8 +13,8 @@ impl Credential {
     /// A secret that can stand in a header: visible ASCII, not empty, at most [`Self::MAX`] bytes.
     #[must_use]
     pub fn new(secret: Zeroizing<String>) -> Option<Self> {
-        let fits = (1..=Self::MAX).contains(&secret.len())
-            && secret.bytes().all(|b| b.is_ascii_graphic());
+        let fits =
+            (1..=Self::MAX).contains(&secret.len()) && secret.bytes().all(|b| b.is_ascii_graphic());
         fits.then_some(Self(secret))
     }
 

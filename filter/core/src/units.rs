@@ -39,6 +39,29 @@ impl fmt::Display for Tokens {
     }
 }
 
+/// An amount of money in millionths of a US dollar. Arithmetic saturates, as that of [`Tokens`].
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(transparent)]
+pub struct MicroUsd(pub u64);
+
+impl MicroUsd {
+    /// No money.
+    pub const ZERO: Self = Self(0);
+
+    /// The sum, or the largest amount where it does not fit.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
+impl fmt::Display for MicroUsd {
+    /// Dollars with all six decimals, without a sign: `0.000150`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:06}", self.0 / 1_000_000, self.0 % 1_000_000)
+    }
+}
+
 /// A point in time, in milliseconds since the Unix epoch. The core never asks for it: it is told.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
@@ -74,5 +97,9 @@ impl Timestamp {
 #[must_use]
 pub const fn millis(span: Duration) -> u64 {
     let millis = span.as_millis();
-    if millis > u64::MAX as u128 { u64::MAX } else { millis as u64 }
+    if millis > u64::MAX as u128 {
+        u64::MAX
+    } else {
+        millis as u64
+    }
 }

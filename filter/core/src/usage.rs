@@ -18,6 +18,8 @@ pub struct Usage {
     pub cached_input: Option<Tokens>,
     /// The part of `input` that was written to a cache.
     pub cache_write: Option<Tokens>,
+    /// The part of `cache_write` that the cache keeps for an hour, at a higher price.
+    pub cache_write_hour: Option<Tokens>,
     /// The part of `output` that was reasoning.
     pub reasoning: Option<Tokens>,
 }

@@ -171,27 +171,13 @@ pub(super) struct Broker {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Budget {
-    pub(super) unit: Unit,
+    pub(super) unit: String,
     pub(super) limit: u64,
     pub(super) window: String,
     #[serde(default)]
     pub(super) per: Per,
     #[serde(default)]
     pub(super) subjects: Option<u32>,
-}
-
-/// What a budget counts.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "snake_case")]
-pub enum Unit {
-    /// Tokens that the model reads.
-    InputTokens,
-    /// Tokens that the model writes.
-    OutputTokens,
-    /// Requests that reach a provider.
-    Requests,
-    /// Input and output tokens together.
-    Tokens,
 }
 
 /// Whose spending a budget adds up.
@@ -321,7 +307,9 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for NamedVisitor<T> {
         let mut entries: Vec<(String, T)> = Vec::new();
         while let Some((name, value)) = map.next_entry::<String, T>()? {
             if entries.iter().any(|(known, _)| *known == name) {
-                return Err(A::Error::custom(format!("expected each name once, found `{name}` twice")));
+                return Err(A::Error::custom(format!(
+                    "expected each name once, found `{name}` twice"
+                )));
             }
             entries.push((name, value));
         }

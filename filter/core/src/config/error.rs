@@ -15,7 +15,10 @@ pub struct ConfigError {
 impl ConfigError {
     /// An error at a place of the document.
     pub(super) fn at(path: impl Into<String>, expected: &str, found: &str) -> Self {
-        Self { path: path.into(), problem: format!("expected {expected}, found {found}") }
+        Self {
+            path: path.into(),
+            problem: format!("expected {expected}, found {found}"),
+        }
     }
 
     /// The same, with the offending text in backticks.
@@ -25,7 +28,10 @@ impl ConfigError {
 
     /// The document is no JSON at all.
     pub(super) fn json(error: &serde_json::Error) -> Self {
-        Self { path: "document".to_owned(), problem: format!("expected JSON, found {error}") }
+        Self {
+            path: "document".to_owned(),
+            problem: format!("expected JSON, found {error}"),
+        }
     }
 }
 
@@ -39,27 +45,37 @@ pub(super) fn read(json: &[u8]) -> Result<Document, ConfigError> {
         }
         let path = error.path().to_string();
         ConfigError {
-            path: if path == "." { "document".to_owned() } else { path },
+            path: if path == "." {
+                "document".to_owned()
+            } else {
+                path
+            },
             problem: rephrase(&inner.to_string()),
         }
     })?;
-    deserializer.end().map_err(|error| ConfigError::json(&error))?;
+    deserializer
+        .end()
+        .map_err(|error| ConfigError::json(&error))?;
     Ok(document)
 }
 
 /// Puts serde's sentences in the order that all our messages have: expected, then found.
 fn rephrase(message: &str) -> String {
-    let message = message.rsplit_once(" at line ").map_or(message, |(text, _)| text);
+    let message = message
+        .rsplit_once(" at line ")
+        .map_or(message, |(text, _)| text);
     for kind in ["invalid type: ", "invalid value: ", "invalid length "] {
-        if let Some((found, expected)) =
-            message.strip_prefix(kind).and_then(|rest| rest.split_once(", expected "))
+        if let Some((found, expected)) = message
+            .strip_prefix(kind)
+            .and_then(|rest| rest.split_once(", expected "))
         {
             return format!("expected {expected}, found {found}");
         }
     }
     for kind in ["unknown field ", "unknown variant "] {
-        if let Some((found, expected)) =
-            message.strip_prefix(kind).and_then(|rest| rest.split_once(", expected "))
+        if let Some((found, expected)) = message
+            .strip_prefix(kind)
+            .and_then(|rest| rest.split_once(", expected "))
         {
             return format!("expected {expected}, found {found}");
         }

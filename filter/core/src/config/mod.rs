@@ -21,8 +21,9 @@ pub use self::{
 use crate::{
     api::{Api, Endpoint},
     glob::Glob,
+    head::headers::PassHeaders,
+    reservation::{self, OwnerId, Owners, Unit, Window},
     units::Tokens,
-    window::{Unit, Window},
 };
 
 /// Everything that the operator decided, checked and ready to be asked.
@@ -59,6 +60,34 @@ impl Config {
         let written = error::read(json)?;
         resolve::resolve(written, PolicyDigest::of(json)?)
     }
+
+    /// The budgets as a ledger keeps them, in the same order.
+    #[must_use]
+    pub fn ledger_budgets(&self) -> Vec<reservation::Budget> {
+        let policies = || {
+            self.policies
+                .iter()
+                .map(|policy| OwnerId::policy(&policy.name))
+        };
+        let providers = || {
+            self.providers
+                .iter()
+                .map(|provider| OwnerId::provider(&provider.name))
+        };
+        let budgets = self.budgets.iter().map(|budget| reservation::Budget {
+            name: budget.name.clone(),
+            unit: budget.unit,
+            limit: budget.limit,
+            window: budget.window,
+            owners: match budget.per {
+                Per::All => Owners::Listed(vec![OwnerId::all()]),
+                Per::Policy => Owners::Listed(policies().collect()),
+                Per::Provider => Owners::Listed(providers().collect()),
+                Per::Subject => Owners::Table(budget.owners),
+            },
+        });
+        budgets.collect()
+    }
 }
 
 /// SHA-256 of the document in canonical form (keys sorted, no white space).
@@ -75,7 +104,11 @@ impl PolicyDigest {
     /// The first 16 hexadecimal digits, as records show them.
     #[must_use]
     pub fn short(&self) -> String {
-        self.0.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        self.0
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 }
 
@@ -138,8 +171,8 @@ pub struct Provider {
     pub clusters: Vec<String>,
     /// What may be done with things that it keeps.
     pub state: StateAccess,
-    /// Lower-case request headers that go up beyond the API's own.
-    pub pass_headers: Vec<String>,
+    /// Request headers that go up beyond the API's own.
+    pub pass_headers: PassHeaders,
 }
 
 /// A limit in a unit per window.

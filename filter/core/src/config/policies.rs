@@ -5,11 +5,10 @@ use std::{collections::BTreeSet, time::Duration};
 use ipnet::IpNet;
 
 use super::{
-    Allow, Budget, Conditions, ConfigError, Identity, Network, Policy, Provider, Source,
-    document,
+    Allow, Budget, Conditions, ConfigError, Identity, Network, Policy, Provider, Source, document,
     resolve::{duration, is_trust_domain, name},
 };
-use crate::{api::Class, glob::Glob, units::Tokens, window::Unit};
+use crate::{api::Class, glob::Glob, reservation::Unit, units::Tokens};
 
 /// What policies may refer to.
 pub(super) struct Names<'a> {
@@ -59,7 +58,11 @@ fn one(path: &str, written: document::Policy, names: &Names<'_>) -> Result<Polic
         .collect::<Result<Vec<_>, _>>()?;
     let budgets = budget_positions(path, &written.budgets, names)?;
     if let Some(0) = written.max_output_tokens {
-        return Err(ConfigError::value(format!("{path}.max_output_tokens"), "at least 1", "0"));
+        return Err(ConfigError::value(
+            format!("{path}.max_output_tokens"),
+            "at least 1",
+            "0",
+        ));
     }
     let counts_output = budgets
         .iter()
@@ -68,7 +71,10 @@ fn one(path: &str, written: document::Policy, names: &Names<'_>) -> Result<Polic
     if let (None, Some(budget)) = (written.max_output_tokens, counts_output) {
         return Err(ConfigError::at(
             format!("{path}.max_output_tokens"),
-            &format!("a number, because budget `{}` reserves the output before it comes", budget.name),
+            &format!(
+                "a number, because budget `{}` reserves the output before it comes",
+                budget.name
+            ),
             "none",
         ));
     }
@@ -111,10 +117,18 @@ fn budget_positions(
     Ok(seen.into_iter().collect())
 }
 
-fn one_allow(path: &str, written: document::Allow, names: &Names<'_>) -> Result<Allow, ConfigError> {
+fn one_allow(
+    path: &str,
+    written: document::Allow,
+    names: &Names<'_>,
+) -> Result<Allow, ConfigError> {
     let mut apis = BTreeSet::new();
     for key in &written.providers {
-        let Some(provider) = names.providers.iter().find(|provider| provider.name == *key) else {
+        let Some(provider) = names
+            .providers
+            .iter()
+            .find(|provider| provider.name == *key)
+        else {
             return Err(ConfigError::value(
                 format!("{path}.providers"),
                 "the name of a provider",
@@ -124,20 +138,21 @@ fn one_allow(path: &str, written: document::Allow, names: &Names<'_>) -> Result<
         apis.insert(provider.api);
     }
     if written.providers.is_empty() {
-        return Err(ConfigError::at(format!("{path}.providers"), "at least one", "none"));
+        return Err(ConfigError::at(
+            format!("{path}.providers"),
+            "at least one",
+            "none",
+        ));
     }
     if written.endpoints.is_empty() {
-        return Err(ConfigError::at(format!("{path}.endpoints"), "at least one", "none"));
+        return Err(ConfigError::at(
+            format!("{path}.endpoints"),
+            "at least one",
+            "none",
+        ));
     }
     for endpoint in &written.endpoints {
         let path = format!("{path}.endpoints");
-        if endpoint.class() == Class::Never {
-            return Err(ConfigError::value(
-                path,
-                "an endpoint that can be allowed",
-                endpoint.name(),
-            ));
-        }
         if !apis.iter().any(|api| endpoint.is_of(*api)) {
             return Err(ConfigError::value(
                 path,
@@ -146,7 +161,12 @@ fn one_allow(path: &str, written: document::Allow, names: &Names<'_>) -> Result<
             ));
         }
     }
-    if written.models.is_empty() && written.endpoints.iter().any(|e| e.class() == Class::Metered) {
+    if written.models.is_empty()
+        && written
+            .endpoints
+            .iter()
+            .any(|e| e.class() == Class::Metered)
+    {
         return Err(ConfigError::at(
             format!("{path}.models"),
             "at least one model, or `**` for all, because the endpoints take one",
@@ -170,14 +190,14 @@ fn globs(written: &[String]) -> Vec<Glob> {
 /// A subject pattern must say of which kind it is, and leave no doubt who vouches for it: no star
 /// in the trust domain or the issuer.
 fn subjects(path: &str, written: &[String]) -> Result<Vec<Glob>, ConfigError> {
-    const EXPECTED: &str =
-        "`spiffe://<trust domain>/...` or `jwt:<issuer>|<sub>`, without a star before the path or the `|`";
+    const EXPECTED: &str = "`spiffe://<trust domain>/...` or `jwt:<issuer>|<sub>`, without a star before the path or the `|`";
     if written.is_empty() {
         return Err(ConfigError::at(path, "at least one subject", "none"));
     }
     for text in written {
         let fits = if let Some(rest) = text.strip_prefix("spiffe://") {
-            rest.split_once('/').is_some_and(|(domain, _)| is_trust_domain(domain))
+            rest.split_once('/')
+                .is_some_and(|(domain, _)| is_trust_domain(domain))
         } else if let Some(rest) = text.strip_prefix("jwt:") {
             rest.split_once('|').is_some_and(|(issuer, sub)| {
                 !issuer.is_empty() && !issuer.contains('*') && !sub.is_empty() && !sub.contains('|')
@@ -210,7 +230,11 @@ fn conditions(
             .iter()
             .find(|code| code.len() != 2 || !code.bytes().all(|b| b.is_ascii_uppercase()));
         if let Some(code) = wrong {
-            return Err(ConfigError::value(path, "ISO 3166-1 codes such as `DE`", code));
+            return Err(ConfigError::value(
+                path,
+                "ISO 3166-1 codes such as `DE`",
+                code,
+            ));
         }
     }
     let cidrs = written
@@ -219,7 +243,11 @@ fn conditions(
             list.iter()
                 .map(|text| {
                     text.parse::<IpNet>().map_err(|_| {
-                        ConfigError::value(format!("{path}.cidrs"), "a network such as `10.0.0.0/8`", text)
+                        ConfigError::value(
+                            format!("{path}.cidrs"),
+                            "a network such as `10.0.0.0/8`",
+                            text,
+                        )
                     })
                 })
                 .collect::<Result<Vec<_>, _>>()
@@ -234,7 +262,11 @@ fn conditions(
             &format!("[{from}, {to}]"),
         ));
     }
-    let has_tokens = names.identity.sources.iter().any(|s| matches!(s, Source::Jwt { .. }));
+    let has_tokens = names
+        .identity
+        .sources
+        .iter()
+        .any(|s| matches!(s, Source::Jwt { .. }));
     if !written.claims.is_empty() && !has_tokens {
         return Err(ConfigError::at(
             format!("{path}.claims"),
@@ -246,7 +278,11 @@ fn conditions(
         countries: written.countries,
         cidrs,
         utc_hours: written.utc_hours.map(|[from, to]| (from, to)),
-        claims: written.claims.into_iter().map(|(name, text)| (name, Glob::new(&text))).collect(),
+        claims: written
+            .claims
+            .into_iter()
+            .map(|(name, text)| (name, Glob::new(&text)))
+            .collect(),
     })
 }
 
@@ -254,7 +290,10 @@ fn shadowed_by<'a>(policy: &Policy, earlier: &'a [Policy]) -> Option<&'a str> {
     earlier
         .iter()
         .find(|other| {
-            policy.subjects.iter().all(|narrow| other.subjects.iter().any(|wide| wide.covers(narrow)))
+            policy
+                .subjects
+                .iter()
+                .all(|narrow| other.subjects.iter().any(|wide| wide.covers(narrow)))
         })
         .map(|other| other.name.as_str())
 }

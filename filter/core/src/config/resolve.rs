@@ -1,17 +1,14 @@
 //! From the document as it is written to what it means: checks every name and value on the way.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, str::FromStr, sync::Arc, time::Duration};
 
 use super::{
-    Allow, Broker, Budget, Conditions, Config, ConfigError, Identity, Limits, Network, Piece,
-    Policy, PolicyDigest, Provider, Source,
+    Broker, Budget, Config, ConfigError, Identity, Limits, Network, Piece, PolicyDigest, Provider,
+    Source,
     document::{self, Document, Named, Per},
     policies,
 };
-use crate::{
-    head,
-    window::{Unit, Window},
-};
+use crate::{head::headers::PassHeaders, reservation::Expected};
 
 const DEFAULT_BODY_LIMIT: u64 = 8 * 1024 * 1024;
 const DEFAULT_LEASES: u32 = 10_000;
@@ -21,12 +18,19 @@ const MAX_OWNERS: u32 = 1_000_000;
 /// Checks a document that was read, and gives what it means.
 pub(super) fn resolve(written: Document, digest: PolicyDigest) -> Result<Config, ConfigError> {
     let identity = identity(written.identity)?;
-    let network = Network { country_header: country_header(written.network)? };
+    let network = Network {
+        country_header: country_header(written.network)?,
+    };
     let providers = providers(written.providers)?;
     let budgets = budgets(written.budgets)?;
     let (policies, warnings) = policies::resolve(
         written.policies,
-        &policies::Names { identity: &identity, network: &network, providers: &providers, budgets: &budgets },
+        &policies::Names {
+            identity: &identity,
+            network: &network,
+            providers: &providers,
+            budgets: &budgets,
+        },
     )?;
     Ok(Config {
         namespace: namespace(written.namespace)?,
@@ -45,11 +49,17 @@ pub(super) fn resolve(written: Document, digest: PolicyDigest) -> Result<Config,
 /// A name that may stand in keys, metrics and headers.
 pub(super) fn name(path: &str, text: &str) -> Result<String, ConfigError> {
     let fits = (1..=63).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
     if fits {
         return Ok(text.to_owned());
     }
-    Err(ConfigError::value(path, "1 to 63 of the characters `a-z A-Z 0-9 - _`", text))
+    Err(ConfigError::value(
+        path,
+        "1 to 63 of the characters `a-z A-Z 0-9 - _`",
+        text,
+    ))
 }
 
 /// `1m`, `500ms`, ... between two bounds.
@@ -61,7 +71,10 @@ pub(super) fn duration(
 ) -> Result<Duration, ConfigError> {
     let Some(text) = text else { return Ok(default) };
     let expected = || {
-        format!("a duration such as `1m`, from {:?} to {:?}", bounds.0, bounds.1)
+        format!(
+            "a duration such as `1m`, from {:?} to {:?}",
+            bounds.0, bounds.1
+        )
     };
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let parsed = text.split_at_checked(digits).and_then(|(number, unit)| {
@@ -73,7 +86,11 @@ pub(super) fn duration(
             "d" => 86_400_000,
             _ => return None,
         };
-        number.parse::<u64>().ok()?.checked_mul(millis).map(Duration::from_millis)
+        number
+            .parse::<u64>()
+            .ok()?
+            .checked_mul(millis)
+            .map(Duration::from_millis)
     });
     match parsed {
         Some(span) if span >= bounds.0 && span <= bounds.1 => Ok(span),
@@ -87,7 +104,11 @@ fn namespace(written: Option<String>) -> Result<String, ConfigError> {
 
 fn identity(written: document::Identity) -> Result<Identity, ConfigError> {
     if written.sources.is_empty() {
-        return Err(ConfigError::at("identity.sources", "at least one source", "none"));
+        return Err(ConfigError::at(
+            "identity.sources",
+            "at least one source",
+            "none",
+        ));
     }
     let mut kinds = BTreeSet::new();
     let mut sources = Vec::new();
@@ -99,29 +120,55 @@ fn identity(written: document::Identity) -> Result<Identity, ConfigError> {
             document::Source::Proxy(proxy) => ("proxy", proxy_source(&path, &proxy.subject)?),
         };
         if !kinds.insert(kind) {
-            return Err(ConfigError::value(path, "at most one source of a kind", kind));
+            return Err(ConfigError::value(
+                path,
+                "at most one source of a kind",
+                kind,
+            ));
         }
         sources.push(source);
     }
-    Ok(Identity { require: written.require, sources })
+    Ok(Identity {
+        require: written.require,
+        sources,
+    })
 }
 
 fn jwt_source(path: &str, written: document::Jwt) -> Result<Source, ConfigError> {
     let mut seen = BTreeSet::new();
     if written.slots.is_empty() || !written.slots.iter().all(|slot| seen.insert(*slot)) {
-        return Err(ConfigError::at(format!("{path}.jwt.slots"), "at least one slot, each once", "a slot twice or none"));
+        return Err(ConfigError::at(
+            format!("{path}.jwt.slots"),
+            "at least one slot, each once",
+            "a slot twice or none",
+        ));
     }
-    for (field, text) in [("subject", &written.subject), ("audience", &written.audience)] {
+    for (field, text) in [
+        ("subject", &written.subject),
+        ("audience", &written.audience),
+    ] {
         if text.is_empty() {
-            return Err(ConfigError::value(format!("{path}.jwt.{field}"), "a text", text));
+            return Err(ConfigError::value(
+                format!("{path}.jwt.{field}"),
+                "a text",
+                text,
+            ));
         }
     }
-    Ok(Source::Jwt { slots: written.slots, subject: written.subject, audience: written.audience })
+    Ok(Source::Jwt {
+        slots: written.slots,
+        subject: written.subject,
+        audience: written.audience,
+    })
 }
 
 fn mtls_source(path: &str, written: document::Mtls) -> Result<Source, ConfigError> {
     if written.trust_domains.is_empty() {
-        return Err(ConfigError::at(format!("{path}.mtls.trust_domains"), "at least one", "none"));
+        return Err(ConfigError::at(
+            format!("{path}.mtls.trust_domains"),
+            "at least one",
+            "none",
+        ));
     }
     for domain in &written.trust_domains {
         if !is_trust_domain(domain) {
@@ -132,13 +179,17 @@ fn mtls_source(path: &str, written: document::Mtls) -> Result<Source, ConfigErro
             ));
         }
     }
-    Ok(Source::Mtls { trust_domains: written.trust_domains })
+    Ok(Source::Mtls {
+        trust_domains: written.trust_domains,
+    })
 }
 
 /// SPIFFE ID, section 2.1: lower-case letters, digits, dots, dashes, underscores.
 pub(super) fn is_trust_domain(text: &str) -> bool {
     (1..=255).contains(&text.len())
-        && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_'))
+        && text
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_'))
 }
 
 fn proxy_source(path: &str, written: &str) -> Result<Source, ConfigError> {
@@ -153,7 +204,10 @@ fn proxy_source(path: &str, written: &str) -> Result<Source, ConfigError> {
     let mut rest = written;
     while let Some((literal, tail)) = rest.split_once('{') {
         let (field, tail) = tail.split_once('}').ok_or_else(wrong)?;
-        let field = field.strip_prefix("node.").filter(|f| !f.is_empty()).ok_or_else(wrong)?;
+        let field = field
+            .strip_prefix("node.")
+            .filter(|f| !f.is_empty())
+            .ok_or_else(wrong)?;
         subject.push(Piece::Literal(literal.to_owned()));
         subject.push(Piece::NodeMetadata(field.to_owned()));
         rest = tail;
@@ -175,7 +229,9 @@ fn country_header(written: document::Network) -> Result<Option<String>, ConfigEr
 
 fn is_header_name(text: &str) -> bool {
     !text.is_empty()
-        && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
+        && text
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
 }
 
 fn providers(written: Named<document::Provider>) -> Result<Vec<Provider>, ConfigError> {
@@ -198,14 +254,29 @@ fn providers(written: Named<document::Provider>) -> Result<Vec<Provider>, Config
     Ok(providers)
 }
 
-fn one_provider(path: &str, key: &str, written: document::Provider) -> Result<Provider, ConfigError> {
+fn one_provider(
+    path: &str,
+    key: &str,
+    written: document::Provider,
+) -> Result<Provider, ConfigError> {
     if written.clusters.is_empty() || written.clusters.iter().any(String::is_empty) {
-        return Err(ConfigError::at(format!("{path}.clusters"), "at least one cluster name", "none"));
+        return Err(ConfigError::at(
+            format!("{path}.clusters"),
+            "at least one cluster name",
+            "none",
+        ));
     }
-    let path_prefix = prefix(&format!("{path}.match.path_prefix"), written.matches.path_prefix)?;
+    let path_prefix = prefix(
+        &format!("{path}.match.path_prefix"),
+        written.matches.path_prefix,
+    )?;
     let authority = written.matches.authority;
     if path_prefix.is_empty() && authority.is_none() {
-        return Err(ConfigError::at(format!("{path}.match"), "a `path_prefix` or an `authority`", "neither"));
+        return Err(ConfigError::at(
+            format!("{path}.match"),
+            "a `path_prefix` or an `authority`",
+            "neither",
+        ));
     }
     if let Some(host) = &authority
         && !(host.contains('.') && is_trust_domain(host))
@@ -216,10 +287,12 @@ fn one_provider(path: &str, key: &str, written: document::Provider) -> Result<Pr
             host,
         ));
     }
+    let mut pass_headers = PassHeaders::default();
     for header in &written.pass_headers {
-        if let Some(why) = head::never_passes(header) {
-            return Err(ConfigError::value(format!("{path}.pass_headers"), why, header));
-        }
+        pass_headers.insert(header).map_err(|error| ConfigError {
+            path: format!("{path}.pass_headers"),
+            problem: format!("{error}, found `{header}`"),
+        })?;
     }
     Ok(Provider {
         name: name(path, key)?,
@@ -229,24 +302,32 @@ fn one_provider(path: &str, key: &str, written: document::Provider) -> Result<Pr
         base_path: prefix(&format!("{path}.base_path"), written.base_path)?,
         clusters: written.clusters,
         state: written.state,
-        pass_headers: written.pass_headers,
+        pass_headers,
     })
 }
 
 /// A path prefix without its last slash: `/` and absent become empty.
 fn prefix(path: &str, written: Option<String>) -> Result<String, ConfigError> {
-    let Some(text) = written.filter(|text| text != "/") else { return Ok(String::new()) };
+    let Some(text) = written.filter(|text| text != "/") else {
+        return Ok(String::new());
+    };
     let fits = text.strip_prefix('/').is_some_and(|rest| {
         rest.split('/').all(|segment| {
             !segment.is_empty()
                 && !matches!(segment, "." | "..")
-                && segment.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+                && segment
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
         })
     });
     if fits {
         return Ok(text);
     }
-    Err(ConfigError::value(path, "a path such as `/openai`, without a slash at its end", &text))
+    Err(ConfigError::value(
+        path,
+        "a path such as `/openai`, without a slash at its end",
+        &text,
+    ))
 }
 
 /// Whether two providers match by the same kind of thing and could both claim one request. Where
@@ -264,7 +345,8 @@ fn overlap(a: &Provider, b: &Provider) -> bool {
 
 /// Whether `path` is `prefix` or below it.
 fn within(path: &str, prefix: &str) -> bool {
-    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    path.strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn budgets(written: Named<document::Budget>) -> Result<Vec<Budget>, ConfigError> {
@@ -274,7 +356,11 @@ fn budgets(written: Named<document::Budget>) -> Result<Vec<Budget>, ConfigError>
         .map(|(key, budget)| {
             let path = format!("budgets.{key}");
             if budget.limit == 0 {
-                return Err(ConfigError::value(format!("{path}.limit"), "at least 1", "0"));
+                return Err(ConfigError::value(
+                    format!("{path}.limit"),
+                    "at least 1",
+                    "0",
+                ));
             }
             let owners = match (budget.per, budget.subjects) {
                 (Per::Subject, subjects) => subjects.unwrap_or(DEFAULT_OWNERS),
@@ -296,10 +382,9 @@ fn budgets(written: Named<document::Budget>) -> Result<Vec<Budget>, ConfigError>
             }
             Ok(Budget {
                 name: name(&path, &key)?,
-                unit: budget.unit,
+                unit: parsed(&format!("{path}.unit"), &budget.unit)?,
                 limit: budget.limit,
-                window: Window::parse(&budget.window)
-                    .map_err(|error| ConfigError { path: format!("{path}.window"), problem: error.to_string() })?,
+                window: parsed(&format!("{path}.window"), &budget.window)?,
                 per: budget.per,
                 owners,
             })
@@ -307,13 +392,26 @@ fn budgets(written: Named<document::Budget>) -> Result<Vec<Budget>, ConfigError>
         .collect()
 }
 
+fn parsed<T: FromStr<Err = Expected>>(path: &str, text: &str) -> Result<T, ConfigError> {
+    text.parse()
+        .map_err(|error: Expected| ConfigError::value(path, error.expected, &error.found))
+}
+
 fn broker(written: document::Broker) -> Result<Broker, ConfigError> {
     if written.cluster.is_empty() {
-        return Err(ConfigError::at("broker.cluster", "a cluster name", "an empty text"));
+        return Err(ConfigError::at(
+            "broker.cluster",
+            "a cluster name",
+            "an empty text",
+        ));
     }
     let path = written.path.unwrap_or_else(|| "/token".to_owned());
     if !path.starts_with('/') {
-        return Err(ConfigError::value("broker.path", "a path such as `/token`", &path));
+        return Err(ConfigError::value(
+            "broker.path",
+            "a path such as `/token`",
+            &path,
+        ));
     }
     Ok(Broker {
         authority: written.authority.unwrap_or_else(|| written.cluster.clone()),
@@ -340,7 +438,11 @@ fn limits(written: &document::Limits) -> Result<Limits, ConfigError> {
     }
     let leases = written.leases.unwrap_or(DEFAULT_LEASES);
     if !(1..=1_000_000).contains(&leases) {
-        return Err(ConfigError::value("limits.leases", "1 to 1000000", &leases.to_string()));
+        return Err(ConfigError::value(
+            "limits.leases",
+            "1 to 1000000",
+            &leases.to_string(),
+        ));
     }
     Ok(Limits {
         max_body_bytes,

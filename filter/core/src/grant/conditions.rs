@@ -31,19 +31,33 @@ pub(super) fn hold(
     }
     if let Some(networks) = &conditions.cidrs {
         let address = text(surroundings.attributes, &["source", "address"]);
-        let address = address.as_deref().and_then(ip).ok_or(Denial::ConditionAddress)?;
-        require(networks.iter().any(|net| net.contains(&address)), Denial::ConditionAddress)?;
+        let address = address
+            .as_deref()
+            .and_then(ip)
+            .ok_or(Denial::ConditionAddress)?;
+        require(
+            networks.iter().any(|net| net.contains(&address)),
+            Denial::ConditionAddress,
+        )?;
     }
     if let Some((from, to)) = conditions.utc_hours {
         let hour = (now.as_secs() / 3600) % 24;
         let (from, to) = (u64::from(from), u64::from(to));
-        let within =
-            if from < to { (from..to).contains(&hour) } else { hour >= from || hour < to };
+        let within = if from < to {
+            (from..to).contains(&hour)
+        } else {
+            hour >= from || hour < to
+        };
         require(within, Denial::ConditionHour)?;
     }
     for (name, glob) in &conditions.claims {
-        let value = subject.claims_in.and_then(|slot| claim(surroundings.attributes, slot, name));
-        require(value.is_some_and(|value| glob.matches(&value)), Denial::ConditionClaim)?;
+        let value = subject
+            .claims_in
+            .and_then(|slot| claim(surroundings.attributes, slot, name));
+        require(
+            value.is_some_and(|value| glob.matches(&value)),
+            Denial::ConditionClaim,
+        )?;
     }
     Ok(())
 }

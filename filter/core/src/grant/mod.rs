@@ -57,7 +57,12 @@ pub fn policy_of<'a>(config: &'a Config, subject: &SubjectId) -> Result<&'a Arc<
     config
         .policies
         .iter()
-        .find(|policy| policy.subjects.iter().any(|glob| glob.matches(subject.as_str())))
+        .find(|policy| {
+            policy
+                .subjects
+                .iter()
+                .any(|glob| glob.matches(subject.as_str()))
+        })
         .ok_or(Denial::NoPolicy)
 }
 
@@ -72,7 +77,10 @@ pub fn may_use<'a>(
     provider: &str,
 ) -> Result<&'a Arc<Policy>, Denial> {
     let policy = policy_of(config, subject)?;
-    let named = policy.allow.iter().any(|line| line.providers.iter().any(|p| p == provider));
+    let named = policy
+        .allow
+        .iter()
+        .any(|line| line.providers.iter().any(|p| p == provider));
     let known = config.providers.iter().any(|known| known.name == provider);
     if known && (named || policy.mode == Mode::Observe) {
         Ok(policy)
@@ -104,7 +112,10 @@ pub fn admit(
         observed: None,
     };
     if admission.lines().next().is_none() {
-        let served = policy.allow.iter().any(|line| line.providers.contains(&provider.name));
+        let served = policy
+            .allow
+            .iter()
+            .any(|line| line.providers.contains(&provider.name));
         admission.refuse(if !served {
             Denial::ProviderNotAllowed
         } else if route.endpoint.class() == Class::Unmetered {
@@ -118,7 +129,9 @@ pub fn admit(
     }
     if let Some(model) = route.model {
         let models = [Cow::Borrowed(model)];
-        if let Err(denial) = admission.some_line(|line| all(&line.models, &models, Denial::ModelNotAllowed)) {
+        if let Err(denial) =
+            admission.some_line(|line| all(&line.models, &models, Denial::ModelNotAllowed))
+        {
             admission.refuse(denial)?;
         }
     }
@@ -175,7 +188,10 @@ impl Admission {
         facts: Option<&BodyFacts<'_>>,
         head_betas: &[String],
     ) -> Result<(), Denial> {
-        if !head_betas.iter().all(|beta| line.betas.iter().any(|glob| glob.matches(beta))) {
+        if !head_betas
+            .iter()
+            .all(|beta| line.betas.iter().any(|glob| glob.matches(beta)))
+        {
             return Err(Denial::BetaNotAllowed);
         }
         let Some(facts) = facts else {
@@ -189,10 +205,13 @@ impl Admission {
         all(&line.models, &facts.models, Denial::ModelNotAllowed)?;
         all(&line.tools, &facts.tools, Denial::ToolNotAllowed)?;
         all(&line.betas, &facts.betas, Denial::BetaNotAllowed)?;
-        let tier = facts.service_tier.as_ref().filter(|t| !ORDINARY_TIERS.contains(&t.as_ref()));
+        let tier = facts
+            .service_tier
+            .as_ref()
+            .filter(|t| !ORDINARY_TIERS.contains(&t.as_ref()));
         all(&line.service_tiers, tier, Denial::ServiceTierNotAllowed)?;
-        let speed = facts.speed.as_ref().filter(|speed| *speed != "standard");
-        all(&line.service_tiers, speed, Denial::SpeedNotAllowed)
+        let speeds = facts.speeds.iter().filter(|speed| *speed != "standard");
+        all(&line.service_tiers, speeds, Denial::SpeedNotAllowed)
     }
 
     /// The policy's lines for this provider and endpoint.
@@ -240,7 +259,11 @@ fn all<'a>(
     denial: Denial,
 ) -> Result<(), Denial> {
     let named = |name: &str| allowed.iter().any(|glob| glob.matches(name));
-    if asked.into_iter().all(|name| named(name)) { Ok(()) } else { Err(denial) }
+    if asked.into_iter().all(|name| named(name)) {
+        Ok(())
+    } else {
+        Err(denial)
+    }
 }
 
 #[cfg(test)]

@@ -63,13 +63,18 @@ impl<W> Leases<W> {
     /// An empty cache of at most `capacity` keys.
     #[must_use]
     pub const fn new(capacity: usize) -> Self {
-        Self { entries: BTreeMap::new(), capacity }
+        Self {
+            entries: BTreeMap::new(),
+            capacity,
+        }
     }
 
     /// What is known under this key.
     #[must_use]
     pub fn find(&self, key: &LeaseKey, now: Timestamp) -> Found {
-        let Some(entry) = self.entries.get(key) else { return Found::Nothing };
+        let Some(entry) = self.entries.get(key) else {
+            return Found::Nothing;
+        };
         if let Some(lease) = entry.lease.as_ref().filter(|lease| now < lease.expires) {
             let rest = entry.failure.is_some_and(|(_, until)| now < until);
             let due = !entry.fetching && !rest && now >= renewal_time(lease);
@@ -103,7 +108,11 @@ impl<W> Leases<W> {
             dropped: None,
         });
         entry.waiting.extend(waiting);
-        Ok(if mem::replace(&mut entry.fetching, true) { Fetch::Join } else { Fetch::Start })
+        Ok(if mem::replace(&mut entry.fetching, true) {
+            Fetch::Join
+        } else {
+            Fetch::Start
+        })
     }
 
     /// A fetch has ended: keeps what came of it, gives who waited.
@@ -113,7 +122,9 @@ impl<W> Leases<W> {
         result: Result<Lease, BrokerFailure>,
         now: Timestamp,
     ) -> Vec<W> {
-        let Some(entry) = self.entries.get_mut(key) else { return Vec::new() };
+        let Some(entry) = self.entries.get_mut(key) else {
+            return Vec::new();
+        };
         entry.fetching = false;
         match result {
             Ok(lease) => {
@@ -145,8 +156,13 @@ impl<W> Leases<W> {
         credential: &CredentialId,
         now: Timestamp,
     ) -> Dropped {
-        let Some(entry) = self.entries.get_mut(key) else { return Dropped::No };
-        let held = entry.lease.as_ref().is_some_and(|lease| lease.credential_id == *credential);
+        let Some(entry) = self.entries.get_mut(key) else {
+            return Dropped::No;
+        };
+        let held = entry
+            .lease
+            .as_ref()
+            .is_some_and(|lease| lease.credential_id == *credential);
         let recent = entry.dropped.is_some_and(|at| now.since(at) < DROP_EVERY);
         if !held || recent {
             return Dropped::No;
@@ -159,7 +175,10 @@ impl<W> Leases<W> {
     /// How many leases are valid.
     #[must_use]
     pub fn valid(&self, now: Timestamp) -> usize {
-        let held = self.entries.values().filter_map(|entry| entry.lease.as_ref());
+        let held = self
+            .entries
+            .values()
+            .filter_map(|entry| entry.lease.as_ref());
         held.filter(|lease| now < lease.expires).count()
     }
 
@@ -167,7 +186,10 @@ impl<W> Leases<W> {
     fn make_room(&mut self, now: Timestamp) -> Result<(), BrokerFailure> {
         self.entries.retain(|_, entry| {
             entry.fetching
-                || entry.lease.as_ref().is_some_and(|lease| now < lease.expires)
+                || entry
+                    .lease
+                    .as_ref()
+                    .is_some_and(|lease| now < lease.expires)
                 || entry.failure.is_some_and(|(_, until)| now < until)
         });
         if self.entries.len() < self.capacity {
@@ -186,9 +208,10 @@ impl<W> Leases<W> {
 }
 
 /// Whether a lease was forgotten.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Dropped {
     /// It was not.
+    #[default]
     No,
     /// It was.
     Yes,
@@ -196,7 +219,9 @@ pub enum Dropped {
 
 fn renewal_time(lease: &Lease) -> Timestamp {
     let life = millis(lease.expires.since(lease.issued));
-    lease.issued.after(Duration::from_millis((life / 5).saturating_mul(4)))
+    lease
+        .issued
+        .after(Duration::from_millis((life / 5).saturating_mul(4)))
 }
 
 #[cfg(test)]
@@ -204,17 +229,17 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
-    use crate::{
-        config::PolicyDigest,
-        lease::Attach,
-        secret::Credential,
-        subject::SubjectId,
-    };
+    use crate::{config::PolicyDigest, lease::Attach, secret::Credential, subject::SubjectId};
 
     const NOW: Timestamp = Timestamp(1_000_000);
 
     fn key(subject: &str) -> LeaseKey {
-        LeaseKey::of(&SubjectId::vouched(subject), "openai", None, &PolicyDigest([0; 32]))
+        LeaseKey::of(
+            &SubjectId::vouched(subject),
+            "openai",
+            None,
+            &PolicyDigest([0; 32]),
+        )
     }
 
     fn lease(id: &str, lasts: Duration) -> Lease {
@@ -293,10 +318,21 @@ mod tests {
         put(&mut leases, "c1");
         assert_eq!(leases.drop_refused(&key("a"), &old, NOW), Dropped::Yes);
         put(&mut leases, "c2");
-        assert_eq!(leases.drop_refused(&key("a"), &old, NOW), Dropped::No, "another credential");
+        assert_eq!(
+            leases.drop_refused(&key("a"), &old, NOW),
+            Dropped::No,
+            "another credential"
+        );
         put(&mut leases, "c1");
-        assert_eq!(leases.drop_refused(&key("a"), &old, NOW), Dropped::No, "just dropped one");
-        assert_eq!(leases.drop_refused(&key("a"), &old, NOW.after(DROP_EVERY)), Dropped::Yes);
+        assert_eq!(
+            leases.drop_refused(&key("a"), &old, NOW),
+            Dropped::No,
+            "just dropped one"
+        );
+        assert_eq!(
+            leases.drop_refused(&key("a"), &old, NOW.after(DROP_EVERY)),
+            Dropped::Yes
+        );
     }
 
     #[test]
@@ -304,12 +340,23 @@ mod tests {
         let mut leases = Leases::<u32>::new(2);
         for (subject, secs) in [("a", 50), ("b", 20)] {
             leases.fetch(key(subject), None, NOW).unwrap();
-            leases.complete(&key(subject), Ok(lease(subject, Duration::from_secs(secs))), NOW);
+            leases.complete(
+                &key(subject),
+                Ok(lease(subject, Duration::from_secs(secs))),
+                NOW,
+            );
         }
         assert_eq!(leases.fetch(key("c"), Some(1), NOW), Ok(Fetch::Start));
         assert_eq!(held(&leases, "a", NOW).as_deref(), Some("a"));
-        assert_eq!(held(&leases, "b", NOW), None, "the first to expire makes room");
+        assert_eq!(
+            held(&leases, "b", NOW),
+            None,
+            "the first to expire makes room"
+        );
         assert_eq!(leases.fetch(key("d"), Some(2), NOW), Ok(Fetch::Start));
-        assert_eq!(leases.fetch(key("e"), Some(3), NOW), Err(BrokerFailure::Full));
+        assert_eq!(
+            leases.fetch(key("e"), Some(3), NOW),
+            Err(BrokerFailure::Full)
+        );
     }
 }

@@ -9,7 +9,7 @@ mod token_exchange;
 use sha2::{Digest, Sha256};
 
 pub use self::{
-    cache::{Fetch, Found, Leases, Renewal},
+    cache::{Dropped, Fetch, Found, Leases, Renewal},
     token_exchange::{Request, SPIFFE_ID_TOKEN_TYPE, read_answer, request},
 };
 use crate::{
@@ -40,9 +40,10 @@ impl Lease {
     pub fn header(&self, api: Api) -> (&'static str, zeroize::Zeroizing<String>) {
         let secret = self.credential.expose();
         match (self.attach, api) {
-            (Attach::Bearer, _) | (Attach::OwnHeader, Api::OpenAi) => {
-                ("authorization", zeroize::Zeroizing::new(format!("Bearer {secret}")))
-            }
+            (Attach::Bearer, _) | (Attach::OwnHeader, Api::OpenAi) => (
+                "authorization",
+                zeroize::Zeroizing::new(format!("Bearer {secret}")),
+            ),
             (Attach::OwnHeader, Api::Anthropic) => {
                 ("x-api-key", zeroize::Zeroizing::new(secret.to_owned()))
             }
@@ -57,6 +58,16 @@ pub enum Attach {
     Bearer,
     /// `N_A`: in the header where the provider wants its keys.
     OwnHeader,
+}
+
+/// Whether an answer of this status says that the provider does not accept the credential.
+///
+/// `OpenAI` and Anthropic say so by 401 alone: their 403 is about what the account may do.
+#[must_use]
+pub const fn is_refused(api: Api, status: u16) -> bool {
+    match api {
+        Api::Anthropic | Api::OpenAi => status == 401,
+    }
 }
 
 /// What leases are kept under: SHA-256 of subject, provider, OAuth scope and policy digest.

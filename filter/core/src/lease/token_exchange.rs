@@ -169,15 +169,35 @@ mod tests {
     fn refuses_every_answer_that_is_not_a_lease_for_the_subject() {
         use BrokerFailure::{BadAnswer, Refused, Unavailable, WrongSubject};
         for (status, body, expected) in [
-            (Some(200), answer(&[("subject", "spiffe://p/b".into())]), WrongSubject),
+            (
+                Some(200),
+                answer(&[("subject", "spiffe://p/b".into())]),
+                WrongSubject,
+            ),
             (Some(200), answer(&[("expires_in", 0.into())]), BadAnswer),
             (Some(200), answer(&[("expires_in", 3601.into())]), BadAnswer),
             (Some(200), answer(&[("expires_in", (-1).into())]), BadAnswer),
-            (Some(200), answer(&[("token_type", "mac".into())]), BadAnswer),
+            (
+                Some(200),
+                answer(&[("token_type", "mac".into())]),
+                BadAnswer,
+            ),
             (Some(200), answer(&[("access_token", "".into())]), BadAnswer),
-            (Some(200), answer(&[("access_token", "a\r\nx: y".into())]), BadAnswer),
-            (Some(200), answer(&[("access_token", "x".repeat(20_000).into())]), BadAnswer),
-            (Some(200), answer(&[("credential_id", "".into())]), BadAnswer),
+            (
+                Some(200),
+                answer(&[("access_token", "a\r\nx: y".into())]),
+                BadAnswer,
+            ),
+            (
+                Some(200),
+                answer(&[("access_token", "x".repeat(20_000).into())]),
+                BadAnswer,
+            ),
+            (
+                Some(200),
+                answer(&[("credential_id", "".into())]),
+                BadAnswer,
+            ),
             (Some(200), b"<html>".to_vec(), BadAnswer),
             (Some(200), vec![b' '; MAX_ANSWER + 1], BadAnswer),
             (Some(204), answer(&[]), BadAnswer),
@@ -189,7 +209,12 @@ mod tests {
             (None, answer(&[]), Unavailable),
         ] {
             let found = read(status, &body).err();
-            assert_eq!(found, Some(expected), "{status:?} {}", String::from_utf8_lossy(&body));
+            assert_eq!(
+                found,
+                Some(expected),
+                "{status:?} {}",
+                String::from_utf8_lossy(&body)
+            );
         }
     }
 }

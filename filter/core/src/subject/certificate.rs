@@ -27,7 +27,11 @@ pub(super) fn prove(
     if !trust_domains.iter().any(|known| known == domain) {
         return Err(Denial::CertificateWrongTrustDomain);
     }
-    Ok(Some(Subject { id: SubjectId(san), proof: Proof::Certificate, claims_in: None }))
+    Ok(Some(Subject {
+        id: SubjectId(san),
+        proof: Proof::Certificate,
+        claims_in: None,
+    }))
 }
 
 /// Trust domain and path of a SPIFFE ID (SPIFFE-ID, section 2): the path has no empty or dot
@@ -36,7 +40,9 @@ fn parts(id: &str) -> Option<(&str, &str)> {
     let rest = id.strip_prefix("spiffe://").filter(|_| id.len() <= 2048)?;
     let (domain, path) = rest.split_once('/').unwrap_or((rest, ""));
     let domain_fits = !domain.is_empty()
-        && domain.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_'));
+        && domain
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_'));
     let path_fits = rest.len() == domain.len() || path.split('/').all(is_segment);
     (domain_fits && path_fits).then_some((domain, path))
 }
@@ -44,5 +50,7 @@ fn parts(id: &str) -> Option<(&str, &str)> {
 /// Whether a text may stand between two slashes of a SPIFFE ID (section 2.2).
 pub(super) fn is_segment(text: &str) -> bool {
     !matches!(text, "" | "." | "..")
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
 }

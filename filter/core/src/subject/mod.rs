@@ -88,9 +88,11 @@ pub fn prove(
     let mut named: Option<Subject> = None;
     for source in &identity.sources {
         let proven = match source {
-            Source::Jwt { slots, subject, audience } => {
-                token::prove(slots, subject, audience, presented, attributes)?
-            }
+            Source::Jwt {
+                slots,
+                subject,
+                audience,
+            } => token::prove(slots, subject, audience, presented, attributes)?,
             Source::Mtls { trust_domains } => certificate::prove(trust_domains, attributes)?,
             Source::Proxy { subject } => Some(proxy(subject, attributes)?),
         };
@@ -100,9 +102,10 @@ pub fn prove(
             (Require::All, None) => return Err(Denial::IdentityIncomplete),
             (Require::All, Some(subject)) => {
                 named = Some(match named {
-                    Some(first) => {
-                        Subject { claims_in: first.claims_in.or(subject.claims_in), ..first }
-                    }
+                    Some(first) => Subject {
+                        claims_in: first.claims_in.or(subject.claims_in),
+                        ..first
+                    },
                     None => subject,
                 });
             }
@@ -123,7 +126,11 @@ fn proxy(pieces: &[Piece], attributes: &impl Attributes) -> Result<Subject, Deni
             }
         }
     }
-    Ok(Subject { id: SubjectId(id), proof: Proof::Proxy, claims_in: None })
+    Ok(Subject {
+        id: SubjectId(id),
+        proof: Proof::Proxy,
+        claims_in: None,
+    })
 }
 
 #[cfg(test)]

@@ -9,11 +9,23 @@ use crate::{
     denial::Denial,
 };
 
-const NAMESPACE: [&str; 3] = ["metadata", "filter_metadata", "envoy.filters.http.jwt_authn"];
+const NAMESPACE: [&str; 3] = [
+    "metadata",
+    "filter_metadata",
+    "envoy.filters.http.jwt_authn",
+];
 
 /// What would make a name ambiguous in a pattern, a record or a header is escaped in it.
-const ESCAPED: &AsciiSet =
-    &CONTROLS.add(b' ').add(b'"').add(b'%').add(b'*').add(b'<').add(b'>').add(b'\\').add(b'`').add(b'|');
+const ESCAPED: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'%')
+    .add(b'*')
+    .add(b'<')
+    .add(b'>')
+    .add(b'\\')
+    .add(b'`')
+    .add(b'|');
 
 const MAX_CLAIM: usize = 1024;
 
@@ -40,7 +52,11 @@ pub(super) fn prove(
         }
         let sub = claim(attributes, slot, subject).ok_or(Denial::SubjectMalformed)?;
         let id = subject_id(&issuer, &sub);
-        return Ok(Some(Subject { id, proof: Proof::Token(slot), claims_in: Some(slot) }));
+        return Ok(Some(Subject {
+            id,
+            proof: Proof::Token(slot),
+            claims_in: Some(slot),
+        }));
     }
     failure.map_or(Ok(None), Err)
 }
@@ -81,10 +97,13 @@ fn path<'a>(key: &'a str, name: &'a str) -> [&'a str; 5] {
 
 /// RFC 7519, section 4.1.3: `aud` is a text, or a list that must contain us.
 fn is_for(audience: &str, attributes: &impl Attributes, slot: Slot) -> bool {
-    let Some(value) = attributes.attribute(&path(slot.header(), "aud")) else { return false };
+    let Some(value) = attributes.attribute(&path(slot.header(), "aud")) else {
+        return false;
+    };
     value == audience.as_bytes()
         || pairs(&value).is_some_and(|list| {
-            list.iter().any(|(key, value)| *key == audience.as_bytes() || *value == audience.as_bytes())
+            list.iter()
+                .any(|(key, value)| *key == audience.as_bytes() || *value == audience.as_bytes())
         })
 }
 

@@ -1,0 +1,118 @@
+//! What Anthropic's answers mean: first-party, on Vertex, and inside Bedrock.
+
+use super::grammar::{Count, Counts, Label, Mark, Members, Node};
+use crate::{units::Tokens, usage::Usage};
+
+const fn nothing(members: Members) -> Node {
+    Node::Object(Mark::None, members)
+}
+
+/// `message_start` gives the input, `message_delta` overrides what it repeats: members merge.
+const USAGE: Node = Node::Object(
+    Mark::Merge,
+    &[
+        ("input_tokens", Node::Count(Count::Input)),
+        ("output_tokens", Node::Count(Count::Output)),
+        ("cache_read_input_tokens", Node::Count(Count::CacheRead)),
+        (
+            "cache_creation_input_tokens",
+            Node::Count(Count::CacheWrite),
+        ),
+        (
+            "cache_creation",
+            nothing(&[(
+                "ephemeral_1h_input_tokens",
+                Node::Count(Count::CacheWriteHour),
+            )]),
+        ),
+        (
+            "output_tokens_details",
+            nothing(&[("thinking_tokens", Node::Count(Count::Reasoning))]),
+        ),
+        (
+            "iterations",
+            nothing(&[
+                ("type", Node::Label(Label::PassType)),
+                ("input_tokens", Node::Sum(Count::PassInput)),
+                ("output_tokens", Node::Sum(Count::PassOutput)),
+                ("cache_read_input_tokens", Node::Sum(Count::PassCacheRead)),
+                (
+                    "cache_creation_input_tokens",
+                    Node::Sum(Count::PassCacheWrite),
+                ),
+            ]),
+        ),
+    ],
+);
+const BLOCK: Members = &[
+    ("text", Node::Text(&[])),
+    ("thinking", Node::Text(&[])),
+    ("name", Node::Text(&[])),
+    ("input", Node::Words),
+    ("partial_json", Node::Text(&[])),
+];
+
+/// A JSON answer, or one event of a stream.
+pub(super) static ANSWER: Node = nothing(&[
+    ("type", Node::Label(Label::Type)),
+    (
+        "delta",
+        nothing(&[
+            ("text", Node::Text(&[])),
+            ("thinking", Node::Text(&[])),
+            ("partial_json", Node::Text(&[])),
+            ("stop_reason", Node::Label(Label::Finish)),
+        ]),
+    ),
+    ("usage", USAGE),
+    (
+        "message",
+        nothing(&[
+            ("usage", USAGE),
+            ("model", Node::Label(Label::Model)),
+            ("id", Node::Label(Label::ResponseId)),
+        ]),
+    ),
+    ("content_block", nothing(BLOCK)),
+    ("content", nothing(BLOCK)),
+    ("stop_reason", Node::Label(Label::Finish)),
+    ("model", Node::Label(Label::Model)),
+    ("id", Node::Label(Label::ResponseId)),
+    ("error", Node::Error),
+    // The legacy text completions.
+    ("completion", Node::Text(&[])),
+]);
+
+/// What the numbers mean: cached input stands beside the input. Passes other than plain messages
+/// (compaction, advisor) are billed but left out of the numbers beside them: then the passes count.
+pub(super) fn fold(counts: &Counts) -> Usage {
+    let passes = counts.passes;
+    let (input, cache_read, cache_write, output) = if passes.beside {
+        (
+            passes.input,
+            passes.cache_read,
+            passes.cache_write,
+            passes.output,
+        )
+    } else {
+        (
+            counts.input,
+            counts.cache_read,
+            counts.cache_write,
+            counts.output,
+        )
+    };
+    Usage {
+        input: sum([input, cache_read, cache_write]),
+        output,
+        total: None,
+        cached_input: cache_read,
+        cache_write,
+        cache_write_hour: counts.cache_write_hour,
+        reasoning: counts.reasoning,
+    }
+}
+
+fn sum(parts: [Option<Tokens>; 3]) -> Option<Tokens> {
+    parts.into_iter().flatten().reduce(Tokens::plus)
+}

@@ -1,0 +1,473 @@
+//! Takes JSON in pieces of any size; tells the tally what its grammar finds, in constant memory.
+//!
+//! RFC 8259, read leniently: the scanner must never refuse what a provider's own SDK accepts, and it
+//! decides nothing but a count. It keeps no value but the short ones that it looks for, and no
+//! nesting but what its grammar knows: a string, a document or a depth without end costs nothing.
+
+use memchr::memchr2;
+
+use super::{
+    grammar::{Label, Mark, Node},
+    tally::Tally,
+};
+
+/// How deep the grammars may reach, arrays included; what lies deeper is passed over.
+const MAX_DEPTH: usize = 16;
+
+/// The longest key, number or label that is kept; of a longer one the rest is dropped.
+const MAX_TOKEN: usize = 128;
+
+#[derive(Clone, Copy)]
+struct Frame {
+    node: &'static Node,
+    array: bool,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    /// Not JSON: nothing more is read until the next document.
+    Broken,
+    /// Between a key and its value.
+    Colon,
+    /// After a backslash.
+    Escape(Use),
+    /// Where a key or the end of an object may stand.
+    Key,
+    /// Inside a key.
+    Name,
+    /// Inside a number or a literal.
+    Scalar,
+    /// Inside a value that means nothing, or means words as a whole.
+    Skip,
+    SkipEscape,
+    SkipString,
+    /// Inside a string.
+    String(Use),
+    /// Inside the four digits of `\uXXXX`, of the model's words.
+    Unicode {
+        left: u8,
+        code: u16,
+    },
+    /// Where a value, or the end of an array, may stand.
+    Value,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Use {
+    Error,
+    Ignore,
+    Label(Label),
+    Name,
+    Text,
+}
+
+/// An incremental reader of one grammar.
+#[derive(Clone)]
+pub(super) struct Scanner {
+    root: &'static Node,
+    state: State,
+    /// The containers that the grammar knows, outermost first; `depth` of them are open.
+    stack: [Option<Frame>; MAX_DEPTH],
+    depth: usize,
+    /// What the value to come means.
+    next: Option<&'static Node>,
+    /// Containers open inside a value that is passed over, and whether it counts as words.
+    skip_depth: u32,
+    spoken: bool,
+    token: Token,
+    /// Whether a document has been read to its end.
+    closed: bool,
+}
+
+impl Scanner {
+    pub(super) const fn new(root: &'static Node) -> Self {
+        Self {
+            root,
+            state: State::Value,
+            stack: [None; MAX_DEPTH],
+            depth: 0,
+            next: Some(root),
+            skip_depth: 0,
+            spoken: false,
+            token: Token::new(),
+            closed: false,
+        }
+    }
+
+    /// Begins a new document, whatever became of the one before.
+    pub(super) fn restart(&mut self, tally: &mut Tally) {
+        if self.state == State::Scalar {
+            self.end_scalar(tally);
+        }
+        self.state = State::Value;
+        self.depth = 0;
+        self.next = Some(self.root);
+        self.skip_depth = 0;
+        self.token.clear();
+    }
+
+    /// Whether a document was read to its end and none has begun since.
+    pub(super) const fn has_closed(&self) -> bool {
+        self.closed && self.depth == 0 && matches!(self.state, State::Value)
+    }
+
+    /// Whether what came is not JSON.
+    pub(super) const fn is_broken(&self) -> bool {
+        matches!(self.state, State::Broken)
+    }
+
+    /// Whether the next byte is the first of the model's words.
+    pub(super) const fn is_at_text(&self) -> bool {
+        matches!(self.state, State::String(Use::Text))
+    }
+
+    /// Reads all of `bytes`.
+    pub(super) fn push(&mut self, mut bytes: &[u8], tally: &mut Tally) {
+        while !bytes.is_empty() && !self.is_broken() {
+            bytes = self.step(bytes, tally);
+        }
+    }
+
+    /// Reads up to the first of the model's words and gives the rest.
+    pub(super) fn push_to_text<'a>(&mut self, mut bytes: &'a [u8], tally: &mut Tally) -> &'a [u8] {
+        while !bytes.is_empty() && !self.is_broken() && !self.is_at_text() {
+            bytes = self.step(bytes, tally);
+        }
+        bytes
+    }
+
+    /// Reads at least one byte and gives what it did not read. `bytes` is not empty.
+    fn step<'a>(&mut self, bytes: &'a [u8], tally: &mut Tally) -> &'a [u8] {
+        let Some((&byte, rest)) = bytes.split_first() else {
+            return bytes;
+        };
+        match self.state {
+            State::Broken => return &[],
+            State::Colon => match byte {
+                b':' => self.state = State::Value,
+                _ if is_space(byte) => {}
+                _ => self.state = State::Broken,
+            },
+            State::Escape(used) => self.escape(byte, used, tally),
+            State::Key => match byte {
+                b'"' => {
+                    self.token.clear();
+                    self.state = State::Name;
+                }
+                b'}' => self.close(),
+                b',' => {}
+                _ if is_space(byte) => {}
+                _ => self.state = State::Broken,
+            },
+            State::Name => return self.string(bytes, Use::Name, tally),
+            State::Scalar => return self.scalar(bytes, tally),
+            State::Skip => return self.skip(bytes, tally),
+            State::SkipEscape => {
+                self.speak(&[byte], tally);
+                self.state = State::SkipString;
+            }
+            State::SkipString => return self.skip_string(bytes, tally),
+            State::String(used) => return self.string(bytes, used, tally),
+            State::Unicode { left, code } => self.unicode(byte, left, code, tally),
+            State::Value => return self.value(byte, bytes, rest, tally),
+        }
+        rest
+    }
+
+    fn value<'a>(
+        &mut self,
+        byte: u8,
+        bytes: &'a [u8],
+        rest: &'a [u8],
+        tally: &mut Tally,
+    ) -> &'a [u8] {
+        match byte {
+            // Every answer is an object or an array of them.
+            _ if self.depth == 0 && !matches!(byte, b'{' | b'[' | b',') && !is_space(byte) => {
+                self.state = State::Broken;
+            }
+            b'"' => {
+                let used = self.next.map_or(Use::Ignore, string_use);
+                self.token.clear();
+                self.state = State::String(used);
+            }
+            b'{' | b'[' => self.open(byte, tally),
+            b']' => self.close(),
+            b',' => {}
+            _ if is_space(byte) => {}
+            b'}' | b':' => self.state = State::Broken,
+            _ => {
+                self.token.clear();
+                self.state = State::Scalar;
+                return bytes;
+            }
+        }
+        rest
+    }
+
+    fn open(&mut self, byte: u8, tally: &mut Tally) {
+        let array = byte == b'[';
+        let Some(node) = self.next else {
+            return self.pass_over(false);
+        };
+        match node {
+            Node::Words => {
+                tally.text(&[byte]);
+                return self.pass_over(true);
+            }
+            Node::Error => {
+                tally.error();
+                return self.pass_over(false);
+            }
+            Node::Object(mark, _) if !array => tally.mark(*mark),
+            _ => {}
+        }
+        let Some(slot) = self.stack.get_mut(self.depth) else {
+            return self.pass_over(false);
+        };
+        *slot = Some(Frame { node, array });
+        self.depth = self.depth.saturating_add(1);
+        self.state = if array { State::Value } else { State::Key };
+    }
+
+    fn pass_over(&mut self, spoken: bool) {
+        self.skip_depth = 1;
+        self.spoken = spoken;
+        self.state = State::Skip;
+    }
+
+    fn close(&mut self) {
+        if self.depth == 0 {
+            self.state = State::Broken;
+            return;
+        }
+        self.depth = self.depth.saturating_sub(1);
+        self.closed = self.depth == 0;
+        self.end_value();
+    }
+
+    fn end_value(&mut self) {
+        match self.top() {
+            None => {
+                self.next = Some(self.root);
+                self.state = State::Value;
+            }
+            Some(Frame { node, array: true }) => {
+                self.next = Some(node);
+                self.state = State::Value;
+            }
+            Some(Frame { array: false, .. }) => self.state = State::Key,
+        }
+    }
+
+    fn top(&self) -> Option<Frame> {
+        self.stack
+            .get(self.depth.checked_sub(1)?)
+            .copied()
+            .flatten()
+    }
+
+    fn string<'a>(&mut self, bytes: &'a [u8], used: Use, tally: &mut Tally) -> &'a [u8] {
+        let end = memchr2(b'"', b'\\', bytes);
+        let (run, rest) = bytes
+            .split_at_checked(end.unwrap_or(bytes.len()))
+            .unwrap_or((bytes, &[]));
+        match used {
+            Use::Error | Use::Label(_) => self.token.push(run),
+            Use::Ignore => {}
+            Use::Name => {
+                // The usual key lies in one piece and need not be copied.
+                if self.token.is_empty() && rest.first() == Some(&b'"') {
+                    self.enter(run);
+                    return rest.get(1..).unwrap_or_default();
+                }
+                self.token.push(run);
+            }
+            Use::Text => tally.text(run),
+        }
+        match rest.first() {
+            None => return rest,
+            Some(b'"') => self.end_string(used, tally),
+            Some(_) => self.state = State::Escape(used),
+        }
+        rest.get(1..).unwrap_or_default()
+    }
+
+    fn end_string(&mut self, used: Use, tally: &mut Tally) {
+        match used {
+            Use::Error if !self.token.is_empty() => tally.error(),
+            Use::Label(label) => tally.label(label, self.token.bytes()),
+            Use::Name => {
+                let name = self.token;
+                return self.enter(name.bytes());
+            }
+            Use::Error | Use::Ignore | Use::Text => {}
+        }
+        self.end_value();
+    }
+
+    fn enter(&mut self, name: &[u8]) {
+        self.next = self.top().and_then(|frame| frame.node.member(name));
+        self.state = State::Colon;
+    }
+
+    fn escape(&mut self, byte: u8, used: Use, tally: &mut Tally) {
+        self.state = match used {
+            Use::Name => State::Name,
+            _ => State::String(used),
+        };
+        match used {
+            Use::Text if byte == b'u' => self.state = State::Unicode { left: 4, code: 0 },
+            Use::Text => tally.text(&[unescape(byte)]),
+            Use::Error | Use::Ignore | Use::Label(_) | Use::Name => {
+                self.token.push(&[unescape(byte)]);
+            }
+        }
+    }
+
+    fn unicode(&mut self, byte: u8, left: u8, code: u16, tally: &mut Tally) {
+        let digit = char::from(byte)
+            .to_digit(16)
+            .and_then(|digit| u16::try_from(digit).ok());
+        let code = (code << 4) | digit.unwrap_or_default();
+        let left = left.saturating_sub(1);
+        self.state = State::Unicode { left, code };
+        if left == 0 {
+            tally.code_unit(code);
+            self.state = State::String(Use::Text);
+        }
+    }
+
+    fn scalar<'a>(&mut self, bytes: &'a [u8], tally: &mut Tally) -> &'a [u8] {
+        let end = bytes
+            .iter()
+            .position(|&b| is_space(b) || matches!(b, b',' | b']' | b'}'));
+        let (run, rest) = bytes
+            .split_at_checked(end.unwrap_or(bytes.len()))
+            .unwrap_or((bytes, &[]));
+        self.token.push(run);
+        if end.is_some() {
+            self.end_scalar(tally);
+        }
+        rest
+    }
+
+    fn end_scalar(&mut self, tally: &mut Tally) {
+        match self.next {
+            Some(Node::Count(count)) => tally.count(*count, self.token.bytes()),
+            Some(Node::Sum(count)) => tally.add(*count, self.token.bytes()),
+            Some(Node::Object(Mark::None, _)) if self.token.bytes() == b"DONE" => tally.done(),
+            _ => {}
+        }
+        self.end_value();
+    }
+
+    fn skip<'a>(&mut self, bytes: &'a [u8], tally: &mut Tally) -> &'a [u8] {
+        for (at, &byte) in bytes.iter().enumerate() {
+            match byte {
+                b'"' => self.state = State::SkipString,
+                b'{' | b'[' => {
+                    self.skip_depth = self.skip_depth.saturating_add(1);
+                    continue;
+                }
+                b'}' | b']' => {
+                    self.skip_depth = self.skip_depth.saturating_sub(1);
+                    if self.skip_depth > 0 {
+                        continue;
+                    }
+                    self.end_value();
+                }
+                _ => continue,
+            }
+            let (run, rest) = bytes
+                .split_at_checked(at.saturating_add(1))
+                .unwrap_or((bytes, &[]));
+            self.speak(run, tally);
+            return rest;
+        }
+        self.speak(bytes, tally);
+        &[]
+    }
+
+    fn skip_string<'a>(&mut self, bytes: &'a [u8], tally: &mut Tally) -> &'a [u8] {
+        let end = memchr2(b'"', b'\\', bytes);
+        let past = end.map_or(bytes.len(), |end| end.saturating_add(1));
+        let (run, rest) = bytes.split_at_checked(past).unwrap_or((bytes, &[]));
+        self.speak(run, tally);
+        self.state = match run.last() {
+            Some(b'"') => State::Skip,
+            Some(b'\\') => State::SkipEscape,
+            _ => State::SkipString,
+        };
+        rest
+    }
+
+    fn speak(&self, run: &[u8], tally: &mut Tally) {
+        if self.spoken {
+            tally.text(run);
+        }
+    }
+}
+
+fn string_use(node: &'static Node) -> Use {
+    match node {
+        Node::Error => Use::Error,
+        Node::Label(label) => Use::Label(*label),
+        Node::Text(_) | Node::Words => Use::Text,
+        Node::Count(_) | Node::Object(..) | Node::Sum(_) => Use::Ignore,
+    }
+}
+
+const fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
+}
+
+/// What a backslash and this byte stand for (RFC 8259 section 7), but for `\u`.
+const fn unescape(byte: u8) -> u8 {
+    match byte {
+        b'b' => 0x08,
+        b'f' => 0x0c,
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        other => other,
+    }
+}
+
+/// A key, number or label under way.
+#[derive(Clone, Copy)]
+struct Token {
+    /// The first `len` bytes are set.
+    bytes: [u8; MAX_TOKEN],
+    len: usize,
+}
+
+impl Token {
+    const fn new() -> Self {
+        Self {
+            bytes: [0; MAX_TOKEN],
+            len: 0,
+        }
+    }
+
+    const fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    fn push(&mut self, run: &[u8]) {
+        let room = self.bytes.get_mut(self.len..).unwrap_or_default();
+        let len = run.len().min(room.len());
+        if let (Some(to), Some(from)) = (room.get_mut(..len), run.get(..len)) {
+            to.copy_from_slice(from);
+            self.len = self.len.saturating_add(len);
+        }
+    }
+}

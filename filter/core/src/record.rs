@@ -1,0 +1,279 @@
+//! The last stage: what one exchange leaves behind, refusals included.
+//!
+//! Names are those of OpenTelemetry's semantic conventions for generative AI where there is one,
+//! and `almoner.*` otherwise. Nothing in a record is a secret.
+
+use crate::{
+    api::{Api, Endpoint},
+    denial::Denial,
+    lease::Dropped,
+    meter::{End, Metered},
+    refusal::Refusal,
+    reservation::Amounts,
+    secret::CredentialId,
+    settlement::Settlement,
+    subject::SubjectId,
+    units::{Timestamp, Tokens, millis},
+};
+
+/// What is known of an exchange when it ends. What was never learned is `None`.
+#[derive(Debug, Default)]
+pub struct Record {
+    /// The first of [`crate::config::PolicyDigest`].
+    pub policy_digest: String,
+    /// Envoy's `x-request-id`.
+    pub request_id: String,
+    /// When it began.
+    pub began: Timestamp,
+    /// Who called.
+    pub subject: Option<SubjectId>,
+    /// Which policy decided.
+    pub policy: Option<String>,
+    /// Which provider it was for.
+    pub provider: Option<(String, Api)>,
+    /// What was called.
+    pub endpoint: Option<Endpoint>,
+    /// The models that the request names, the first one first.
+    pub models: Vec<String>,
+    /// Whether the answer was to be a stream.
+    pub stream: bool,
+    /// Why it was refused.
+    pub refusal: Option<Refusal>,
+    /// Why it would have been refused, had the policy enforced.
+    pub observed: Option<Denial>,
+    /// The credential that was attached.
+    pub credential: Option<CredentialId>,
+    /// The provider's status.
+    pub status: Option<u16>,
+    /// Whether its lease was dropped because the provider refused it.
+    pub dropped: Dropped,
+    /// How the answer ended, or the wait for it.
+    pub end_of_answer: Option<End>,
+    /// What the meter found.
+    pub metered: Option<Metered>,
+    /// What was held for it.
+    pub reserved: Option<Amounts>,
+    /// What it was charged for.
+    pub charged: Option<Amounts>,
+    /// What became of the reservation.
+    pub settlement: Option<Settlement>,
+    /// How often Envoy sent the request up.
+    pub attempts: Option<u64>,
+    /// When it ended.
+    pub end: Timestamp,
+}
+
+/// The outcome of an exchange, of a closed set.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// It was begun and never decided: the caller went away, or Envoy answered.
+    Abandoned,
+    /// We answered.
+    Refused,
+    /// The provider answered.
+    Served,
+    /// The provider was asked and gave no answer.
+    Unanswered,
+}
+
+impl Outcome {
+    /// As records and metrics say it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Abandoned => "abandoned",
+            Self::Refused => "refused",
+            Self::Served => "served",
+            Self::Unanswered => "unanswered",
+        }
+    }
+}
+
+/// A field's value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Several texts.
+    List(Vec<String>),
+    /// A number; beyond 2^53 it is rounded.
+    Number(f64),
+    /// A text.
+    Text(String),
+}
+
+impl Record {
+    /// How the exchange came out.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        if self.refusal.is_some() {
+            Outcome::Refused
+        } else if self.status.is_some() {
+            Outcome::Served
+        } else if self.end_of_answer.is_some() {
+            Outcome::Unanswered
+        } else {
+            Outcome::Abandoned
+        }
+    }
+
+    /// The record as a flat object: names and values, in a fixed order, without what is unknown.
+    #[must_use]
+    pub fn fields(&self) -> Vec<(&'static str, Value)> {
+        let mut fields = Fields(Vec::with_capacity(32));
+        fields.text("almoner.outcome", self.outcome().name());
+        fields.text("almoner.policy_digest", &self.policy_digest);
+        fields.text("almoner.request_id", &self.request_id);
+        fields.maybe(
+            "almoner.subject",
+            self.subject.as_ref().map(SubjectId::as_str),
+        );
+        fields.maybe("almoner.policy", self.policy.as_deref());
+        if let Some((name, api)) = &self.provider {
+            fields.text("almoner.provider", name);
+            fields.text("gen_ai.provider.name", api.name());
+        }
+        fields.maybe("gen_ai.operation.name", self.endpoint.map(Endpoint::name));
+        if let Some((model, others)) = self.models.split_first() {
+            fields.text("gen_ai.request.model", model);
+            if !others.is_empty() {
+                fields.list("almoner.request.other_models", others.to_vec());
+            }
+        }
+        if self.stream {
+            fields.text("almoner.request.stream", "true");
+        }
+        if let Some(refusal) = self.refusal {
+            fields.text("error.type", refusal.reason());
+            fields.text("almoner.fault", refusal.fault());
+            fields.number("almoner.status", u64::from(refusal.status()));
+        }
+        fields.maybe("almoner.observed", self.observed.map(Denial::reason));
+        fields.maybe(
+            "almoner.credential_id",
+            self.credential.as_ref().map(CredentialId::as_str),
+        );
+        if let Some(status) = self.status {
+            fields.number("http.response.status_code", u64::from(status));
+        }
+        fields.maybe("almoner.ended", self.end_of_answer.map(End::name));
+        self.usage_fields(&mut fields);
+        if let Some(attempts) = self.attempts {
+            fields.number("almoner.attempts", attempts);
+        }
+        fields.number("almoner.began_ms", self.began.0);
+        fields.number("almoner.duration_ms", millis(self.end.since(self.began)));
+        fields.0
+    }
+
+    /// What this exchange adds to which counters. Names are made of the configuration's names and
+    /// of closed sets alone; a dot separates a label's name from its value.
+    pub fn counts(&self, mut add: impl FnMut(&str, u64)) {
+        let provider = self
+            .provider
+            .as_ref()
+            .map_or("none", |(name, _)| name.as_str());
+        let policy = self.policy.as_deref().unwrap_or("none");
+        let labels = format!("provider.{provider}.policy.{policy}");
+        let outcome = self.outcome().name();
+        let reason = self.refusal.map_or("none", Refusal::reason);
+        add(
+            &format!("almoner.exchanges.{labels}.outcome.{outcome}.reason.{reason}"),
+            1,
+        );
+        if let Some(denial) = self.observed {
+            add(
+                &format!("almoner.observed.{labels}.reason.{}", denial.reason()),
+                1,
+            );
+        }
+        if self.dropped == Dropped::Yes {
+            add("almoner.lease.dropped", 1);
+        }
+        if let (Some(charged), Some(metered)) = (&self.charged, &self.metered) {
+            let completeness = metered.completeness.name();
+            let kinds = [("input", charged.input), ("output", charged.output)];
+            for (kind, tokens) in kinds.into_iter().filter(|(_, tokens)| tokens.0 > 0) {
+                let name =
+                    format!("almoner.tokens.{labels}.kind.{kind}.completeness.{completeness}");
+                add(&name, tokens.0);
+            }
+        }
+        for settled in self
+            .settlement
+            .iter()
+            .flat_map(|settlement| &settlement.budgets)
+        {
+            let differences = [
+                ("refund", settled.refund()),
+                ("overdraft", settled.overdraft()),
+            ];
+            for (kind, amount) in differences.into_iter().filter(|(_, amount)| *amount > 0) {
+                add(
+                    &format!("almoner.settled.{labels}.difference.{kind}"),
+                    amount,
+                );
+            }
+            if settled.fault.is_some() {
+                add("almoner.critical.settlement_failed", 1);
+            }
+        }
+    }
+
+    fn usage_fields(&self, fields: &mut Fields) {
+        if let Some(metered) = &self.metered {
+            let usage = &metered.usage;
+            fields.tokens("gen_ai.usage.input_tokens", usage.input);
+            fields.tokens("gen_ai.usage.output_tokens", usage.output);
+            fields.tokens("gen_ai.usage.cache_read.input_tokens", usage.cached_input);
+            fields.tokens(
+                "gen_ai.usage.cache_creation.input_tokens",
+                usage.cache_write,
+            );
+            fields.tokens("almoner.usage.reasoning_tokens", usage.reasoning);
+            fields.tokens("almoner.usage.reported_total_tokens", usage.total);
+            fields.text("almoner.usage.completeness", metered.completeness.name());
+            fields.maybe("gen_ai.response.model", metered.model.as_deref());
+            fields.maybe("gen_ai.response.id", metered.response_id.as_deref());
+            if !metered.finish_reasons.is_empty() {
+                fields.list(
+                    "gen_ai.response.finish_reasons",
+                    metered.finish_reasons.clone(),
+                );
+            }
+        }
+        if let (Some(reserved), Some(charged)) = (&self.reserved, &self.charged) {
+            fields.number("almoner.reserved.input_tokens", reserved.input.0);
+            fields.number("almoner.reserved.output_tokens", reserved.output.0);
+            fields.number("almoner.charged.input_tokens", charged.input.0);
+            fields.number("almoner.charged.output_tokens", charged.output.0);
+        }
+    }
+}
+
+struct Fields(Vec<(&'static str, Value)>);
+
+impl Fields {
+    fn text(&mut self, name: &'static str, value: &str) {
+        self.0.push((name, Value::Text(value.to_owned())));
+    }
+
+    fn maybe(&mut self, name: &'static str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.text(name, value);
+        }
+    }
+
+    fn list(&mut self, name: &'static str, values: Vec<String>) {
+        self.0.push((name, Value::List(values)));
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "JSON has no other numbers")]
+    fn number(&mut self, name: &'static str, value: u64) {
+        self.0.push((name, Value::Number(value as f64)));
+    }
+
+    fn tokens(&mut self, name: &'static str, value: Option<Tokens>) {
+        if let Some(tokens) = value {
+            self.number(name, tokens.0);
+        }
+    }
+}
