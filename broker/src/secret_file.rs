@@ -89,7 +89,7 @@ mod tests {
         fs::write(&path, "sk-planted").expect("written");
         for mode in [0o640, 0o604, 0o660, 0o644] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("mode set");
-            let refused = read(&path).err().expect("refused").to_string();
+            let refused = read(&path).expect_err("refused").to_string();
             assert!(
                 refused.contains(&format!("found mode {mode:04o}")),
                 "{refused}"
@@ -97,6 +97,6 @@ mod tests {
             assert!(!refused.contains("planted"));
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).expect("mode set");
-        assert_eq!(read(&path).ok().expect("accepted").as_str(), "sk-planted");
+        assert_eq!(read(&path).expect("accepted").as_str(), "sk-planted");
     }
 }

@@ -1,5 +1,6 @@
 //! The token endpoint over real TLS: who gets a credential, who does not, and what is written.
 
+#[cfg(test)] // so that clippy knows it as a test's
 mod support;
 
 use serde_json::json;

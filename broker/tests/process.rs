@@ -1,56 +1,17 @@
 //! The program itself: what it says where, what it refuses to start with, and how it ends.
 
+#[cfg(test)] // so that clippy knows it as a test's
 mod support;
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    process::{Child, Command, Output, Stdio},
-    time::Duration,
-};
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
 use serde_json::{Value, json};
-use support::{issuer::Issuer, pki::Authority, read_plain, write_files};
-
-fn broker(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_almoner-broker"));
-    command
-        .args(arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
-}
-
-/// Starts a broker that must not start.
-fn refused(config: &Path) -> String {
-    let output = broker(&["serve", "--config", config.to_str().expect("a path")])
-        .output()
-        .expect("ran");
-    assert_eq!(output.status.code(), Some(2));
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-async fn until_written(path: &Path) -> Value {
-    let written = async {
-        loop {
-            if let Ok(text) = fs::read_to_string(path) {
-                return serde_json::from_str(&text).expect("JSON");
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), written)
-        .await
-        .expect("a ready file")
-}
-
-async fn until_ended(child: Child) -> Output {
-    tokio::task::spawn_blocking(|| child.wait_with_output())
-        .await
-        .expect("joined")
-        .expect("ended")
-}
+use support::{
+    issuer::Issuer,
+    pki::Authority,
+    process::{broker, refused, until_ended, until_written},
+    read_plain, write_files,
+};
 
 #[tokio::test]
 async fn says_where_it_listens_and_ends_on_sigterm() {

@@ -54,7 +54,10 @@ type HttpsCaller = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
 /// Where keys come from.
 pub(super) enum Source {
     File(PathBuf),
-    Https { address: Uri, caller: HttpsCaller },
+    Https {
+        address: Uri,
+        caller: Box<HttpsCaller>,
+    },
 }
 
 impl Source {
@@ -77,7 +80,10 @@ impl Source {
         let caller = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(0)
             .build(connector);
-        Ok(Self::Https { address, caller })
+        Ok(Self::Https {
+            address,
+            caller: Box::new(caller),
+        })
     }
 
     /// Fetches the keys as they are now. Redirects are not followed.

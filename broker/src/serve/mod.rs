@@ -205,7 +205,6 @@ fn endpoint(config: &Config, metrics: &Arc<Metrics>) -> Result<TokenEndpoint, St
 fn announce(policies: &Policies, credentials: &Credentials, metrics: &Metrics) {
     let now = clock::now();
     for (provider, credential) in credentials.iter() {
-        #[expect(clippy::cast_precision_loss, reason = "a metric; exact for millennia")]
         let expires = credential.expires.as_secs() as f64;
         metrics
             .credential_expiry

@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn reads_what_is_asked_for() {
         let form = Form::parse(format!("{GOOD}&policy_digest=ab&unknown=1&scope=").as_bytes());
-        let form = form.ok().expect("a form");
+        let form = form.expect("a form");
         assert!(matches!(form.subject, SubjectToken::Jwt(token) if *token == "a.b.c"));
         assert_eq!(
             (form.audience.as_str(), form.policy_digest.as_deref()),
@@ -123,7 +123,7 @@ mod tests {
         let spiffe = GOOD
             .replace("a.b.c", "spiffe%3A%2F%2Fp%2Fa")
             .replace("urn:ietf:params:oauth:token-type:jwt", SPIFFE_ID_TOKEN_TYPE);
-        let form = Form::parse(spiffe.as_bytes()).ok().expect("a form");
+        let form = Form::parse(spiffe.as_bytes()).expect("a form");
         assert!(
             matches!(form.subject, SubjectToken::SpiffeId(id) if id.as_str() == "spiffe://p/a")
         );

@@ -166,7 +166,7 @@ impl Issuer {
 
 /// The claims of a good token.
 pub(crate) fn claims(sub: &str) -> Value {
-    json!({ "iss": "https://issuer.example", "sub": sub, "aud": ["other", "llm"], "exp": now() + 300,
+    json!({ "iss": "https://issuer.example", "sub": sub, "aud": ["other", "llm"], "exp": now().saturating_add(300),
             "nbf": now() })
 }
 

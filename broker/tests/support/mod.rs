@@ -4,6 +4,7 @@
 
 pub(crate) mod issuer;
 pub(crate) mod pki;
+pub(crate) mod process;
 
 use std::{
     fs,
