@@ -110,6 +110,9 @@ class _Server(http.server.ThreadingHTTPServer):
 def _handler(broker: ScriptedBroker):
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # One write an answer: else the other side's delayed acknowledgement costs 40 ms.
+        wbufsize = -1
+        disable_nagle_algorithm = True
 
         def do_POST(self):  # noqa: N802
             length = int(self.headers.get("content-length", 0))

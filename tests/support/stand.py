@@ -85,6 +85,19 @@ class Stand:
         name = name or f"envoy-{len(self._processes)}"
         return self.adopt(Envoy(configuration, self.run, name=name, concurrency=concurrency))
 
+    def with_provider_keys(self, configuration: dict):
+        """An edit for the empty filter, which swaps no credential: the routes add the keys."""
+        keys = {
+            "openai": ("authorization", f"Bearer {self.openai_key}"),
+            "anthropic": ("x-api-key", self.anthropic_key),
+        }
+        for manager in envoy.http_managers(configuration):
+            for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
+                name, value = keys[route["name"]]
+                header = {"key": name, "value": value}
+                action = "OVERWRITE_IF_EXISTS_OR_ADD"
+                route["request_headers_to_add"] = [{"header": header, "append_action": action}]
+
     def adopt(self, process):
         """Ends `process` with the stand."""
         self._processes.append(process)
