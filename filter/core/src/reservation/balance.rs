@@ -88,13 +88,13 @@ impl Balance {
     }
 
     /// Reads a value, or `None` where it is not one of ours. A vacant one is claimed by nobody.
-    pub(super) fn decode(value: &[u8], vacant: Window) -> Option<Self> {
+    pub(super) fn decode(value: &[u8]) -> Option<Self> {
         if value == VACANT {
             return Some(Self::new(
                 OwnerId::NOBODY,
                 State::Claimed,
-                vacant,
-                Timestamp::default(),
+                Window::HOUR,
+                Timestamp(0),
             ));
         }
         let (header, amounts) = value.split_first_chunk::<HEADER>()?;
