@@ -1,5 +1,5 @@
-"""Measures what Almoner costs: plain Envoy, an empty Wasm filter, and Almoner, as three listeners of
-one Envoy with one worker, loaded in turn, round after round.
+"""Measures what Almoner costs: plain Envoy, an empty Wasm filter, and Almoner, as three listeners
+of one Envoy with one worker, loaded in turn, round after round.
 
 What counts is the CPU time of Envoy per request, which another load on the machine disturbs least;
 each number is the median of the rounds. Nothing is encrypted on either side, so that TLS does not
@@ -46,7 +46,7 @@ class Measured:
 
 def main() -> int:
     options = parse_options()
-    with tempfile.TemporaryDirectory() as directory, Stand(pathlib.Path(directory) / "etc") as stand:
+    with tempfile.TemporaryDirectory() as scratch, Stand(pathlib.Path(scratch) / "etc") as stand:
         broker = ScriptedBroker(stand, expires_in=3600)
         listeners = LISTENERS if paths.PLUGIN.exists() else LISTENERS[:2]
         gateway = start(stand, broker, listeners)
@@ -194,7 +194,8 @@ def ratio(result: dict[str, Measured]) -> float:
 
 def report(kind: str, result: dict[str, Measured]):
     what = f"stream of {EVENTS} events" if kind == "stream" else "unary, 1 KiB"
-    print(f"\n{what:24}{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'CPU µs':>9}{'× plain':>9}{'× empty':>9}")
+    columns = ["req/s", "p50 ms", "p99 ms", "CPU µs", "× plain", "× empty"]
+    print(f"\n{what:24}" + "".join(f"{column:>9}" for column in columns))
     for name, one in result.items():
         over_plain = one.cpu_us / result["plain"].cpu_us
         over_empty = one.cpu_us / result["empty"].cpu_us
