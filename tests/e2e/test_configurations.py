@@ -51,10 +51,9 @@ def test_an_app_reaches_the_provider_through_its_sidecar(stand):
     assert Caller(sidecar.port("app")).chat("through the sidecar").status == 200
 
 
-def test_a_missing_capability_is_seen_when_the_configuration_is_loaded(stand):
-    configuration = stand.configuration("gateway.yaml")
+@pytest.mark.parametrize("name", ["gateway.yaml", "sidecar.yaml"])
+def test_envoy_does_not_take_a_policy_document_that_has_an_unknown_field(stand, name):
+    configuration = stand.configuration(name)
     envoy.use_module(configuration, paths.plugin(), adapt_capabilities=False)
-    for plugin in envoy.plugins(configuration):
-        allowed = plugin["vm_config"]["capability_restriction_config"]["allowed_capabilities"]
-        allowed.pop("proxy_http_call", None)
-    assert envoy.validate(configuration, stand.run)
+    envoy.set_policy(configuration, envoy.policy(configuration) | {"polices": []})
+    assert "polices" in (envoy.validate(configuration, stand.run) or "")
