@@ -10,4 +10,6 @@ mod behaviour;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
+mod races;
+#[cfg(test)]
 mod table;
