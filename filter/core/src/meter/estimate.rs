@@ -116,6 +116,11 @@ impl Estimator {
         }
     }
 
+    /// Adds what costs tokens and is not text.
+    pub(super) fn add(&mut self, tokens: Tokens) {
+        self.thousandths = self.thousandths.saturating_add(tokens.times(1000).0);
+    }
+
     fn step(&mut self, class: Class) {
         if class == Class::None {
             return;
