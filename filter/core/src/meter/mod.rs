@@ -26,6 +26,8 @@ mod tally;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_dialects;
 
 use serde::Serialize;
 
