@@ -4,7 +4,8 @@ use std::{fmt::Write as _, hint::black_box};
 
 use almoner_core::{
     meter::{
-        Charge, Dialect, End, Form, HeaderCounts, Meter, MeterSetup, Metered, More, UsageEvent,
+        Calibration, Charge, Dialect, End, Form, HeaderCounts, Meter, MeterSetup, Metered, More,
+        UsageEvent,
     },
     units::Tokens,
 };
@@ -92,6 +93,7 @@ fn benches(criterion: &mut Criterion) {
         content_encoding: b"",
         usage_event,
         headers: HeaderCounts::default(),
+        calibration: Calibration::default(),
         input_estimate: Tokens::ZERO,
     };
     let sse = "text/event-stream";

@@ -11,6 +11,7 @@ pub(super) fn setup(dialect: Dialect, content_type: &str) -> MeterSetup<'_> {
         content_encoding: b"",
         headers: HeaderCounts::default(),
         usage_event: UsageEvent::Keep,
+        calibration: Calibration::default(),
         input_estimate: Tokens(77),
     }
 }
