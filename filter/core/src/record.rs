@@ -164,56 +164,35 @@ impl Record {
         fields.0
     }
 
-    /// What this exchange adds to which counters. Names are made of the configuration's names and
-    /// of closed sets alone; a dot separates a label's name from its value.
+    /// What this exchange adds to which counters. Names and label values are the configuration's
+    /// names and closed sets alone; `;label=value` is what Envoy's `stats_tags` make labels of.
     pub fn counts(&self, mut add: impl FnMut(&str, u64)) {
-        let provider = self
-            .provider
-            .as_ref()
-            .map_or("none", |(name, _)| name.as_str());
+        let provider = self.provider.as_ref().map_or("none", |(name, _)| name.as_str());
         let policy = self.policy.as_deref().unwrap_or("none");
-        let labels = format!("provider.{provider}.policy.{policy}");
+        let labels = format!(";provider={provider};policy={policy}");
         let outcome = self.outcome().name();
         let reason = self.refusal.map_or("none", Refusal::reason);
-        add(
-            &format!("almoner.exchanges.{labels}.outcome.{outcome}.reason.{reason}"),
-            1,
-        );
+        add(&format!("almoner_exchanges{labels};outcome={outcome};reason={reason}"), 1);
         if let Some(denial) = self.observed {
-            add(
-                &format!("almoner.observed.{labels}.reason.{}", denial.reason()),
-                1,
-            );
+            add(&format!("almoner_observed{labels};reason={}", denial.reason()), 1);
         }
         if self.dropped == Dropped::Yes {
-            add("almoner.lease.dropped", 1);
+            add(&format!("almoner_leases_dropped;provider={provider}"), 1);
         }
         if let (Some(charged), Some(metered)) = (&self.charged, &self.metered) {
-            let completeness = metered.completeness.name();
+            let result = metered.completeness.name();
             let kinds = [("input", charged.input), ("output", charged.output)];
             for (kind, tokens) in kinds.into_iter().filter(|(_, tokens)| tokens.0 > 0) {
-                let name =
-                    format!("almoner.tokens.{labels}.kind.{kind}.completeness.{completeness}");
-                add(&name, tokens.0);
+                add(&format!("almoner_tokens{labels};kind={kind};result={result}"), tokens.0);
             }
         }
-        for settled in self
-            .settlement
-            .iter()
-            .flat_map(|settlement| &settlement.budgets)
-        {
-            let differences = [
-                ("refund", settled.refund()),
-                ("overdraft", settled.overdraft()),
-            ];
+        for settled in self.settlement.iter().flat_map(|settlement| &settlement.budgets) {
+            let differences = [("refund", settled.refund()), ("overdraft", settled.overdraft())];
             for (kind, amount) in differences.into_iter().filter(|(_, amount)| *amount > 0) {
-                add(
-                    &format!("almoner.settled.{labels}.difference.{kind}"),
-                    amount,
-                );
+                add(&format!("almoner_settled{labels};kind={kind}"), amount);
             }
             if settled.fault.is_some() {
-                add("almoner.critical.settlement_failed", 1);
+                add("almoner_critical;reason=settlement_failed", 1);
             }
         }
     }
