@@ -161,18 +161,9 @@ pub(super) fn jwt_slots(world: &World<'_>, findings: &mut Findings<'_>) {
         };
         let providers = authn.at("providers").entries();
         for slot in slots {
-            let reads = |provider: &Node<'_>| {
-                let headers = provider.at("from_headers").items();
-                headers.iter().any(|header| {
-                    header
-                        .at("name")
-                        .text()
-                        .is_some_and(|h| h.eq_ignore_ascii_case(slot.header()))
-                })
-            };
             let own: Vec<_> = providers
                 .iter()
-                .filter(|(_, provider)| reads(provider))
+                .filter(|(_, provider)| reads(provider, *slot))
                 .collect();
             let [(_, provider)] = own.as_slice() else {
                 findings.error_found(
@@ -186,6 +177,18 @@ pub(super) fn jwt_slots(world: &World<'_>, findings: &mut Findings<'_>) {
             slot_provider(*slot, audience, provider, findings);
         }
     }
+}
+
+/// Whether a jwt_authn provider looks into a slot. Where it is not told where to look, that is in
+/// `authorization`, and in the query too.
+fn reads(provider: &Node<'_>, slot: Slot) -> bool {
+    let places = ["from_headers", "from_params", "from_cookies"];
+    if !places.iter().any(|field| provider.at(field).holds_any()) {
+        return slot == Slot::Authorization;
+    }
+    let headers = provider.at("from_headers").items().into_iter();
+    let mut names = headers.filter_map(|header| header.at("name").text());
+    names.any(|name| name.eq_ignore_ascii_case(slot.header()))
 }
 
 fn slot_provider(slot: Slot, audience: &str, provider: &Node<'_>, findings: &mut Findings<'_>) {
@@ -218,6 +221,14 @@ fn slot_provider(slot: Slot, audience: &str, provider: &Node<'_>, findings: &mut
         if !place.is_text(key) {
             findings.error(&place, format!("`{key}`"), "the plugin looks there");
         }
+    }
+    let ends = provider.at("require_expiration");
+    if !ends.is_true() {
+        findings.error(
+            &ends,
+            "`true`",
+            "a token without an end would identify for ever",
+        );
     }
     let forward = provider.at("forward");
     if !forward.is_true() {
@@ -283,12 +294,11 @@ pub(super) fn jwt_requirement(world: &World<'_>, findings: &mut Findings<'_>) {
             let required = requirements
                 .iter()
                 .filter_map(|one| one.at("provider_name").text());
-            let reads = |name: &str| {
+            let of_slot = |name: &str| {
                 let provider = providers.iter().find(|(known, _)| *known == name);
-                let headers = provider.map(|(_, p)| p.at("from_headers").items());
-                headers.is_some_and(|h| h.iter().any(|h| h.at("name").is_text(slot.header())))
+                provider.is_some_and(|(_, provider)| reads(provider, *slot))
             };
-            if !required.into_iter().any(reads) {
+            if !required.into_iter().any(of_slot) {
                 findings.error_found(
                     &any,
                     format!("the provider of the slot `{}`", slot.header()),

@@ -106,7 +106,7 @@ impl<'a> Node<'a> {
 
     /// Whether a map or list is there and has something in it.
     pub(super) fn holds_any(&self) -> bool {
-        self.items().first().is_some() || self.entries().first().is_some()
+        !self.items().is_empty() || !self.entries().is_empty()
     }
 
     pub(super) fn text(&self) -> Option<&'a str> {

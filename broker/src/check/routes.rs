@@ -34,7 +34,7 @@ pub(super) fn target(world: &World<'_>, findings: &mut Findings<'_>) {
                 findings.error_found(
                     &route.action(),
                     "clusters of one provider",
-                    format!("{}", clusters.join(", ")),
+                    clusters.join(", "),
                     "where they are not the request's provider's, the plugin refuses it",
                 );
             }

@@ -328,6 +328,16 @@ fn faults() -> Vec<(&'static str, Vec<Change>, &'static str)> {
         ),
         (
             "jwt-slots",
+            vec![authn("/providers/by-default", json!({}))],
+            "providers",
+        ),
+        (
+            "jwt-slots",
+            vec![authn(&at(&[slot, "/require_expiration"]), null())],
+            "x-api-key.require_expiration",
+        ),
+        (
+            "jwt-slots",
             vec![authn(&at(&[slot, "/forward"]), null())],
             "x-api-key.forward",
         ),
