@@ -100,6 +100,17 @@ impl<'a> Server<'a> {
         embedded_policy(&self.plugin)
     }
 
+    /// The configuration of the first filter before the plugin that is of this type.
+    pub(super) fn filter_before_plugin(&self, message: &str) -> Option<Node<'a>> {
+        let path = self.plugin.path();
+        let before = self
+            .filters
+            .iter()
+            .take_while(|filter| filter.path() != path);
+        let mut found = before.map(|filter| filter.at("typed_config"));
+        found.find(|config| config.is_message(message))
+    }
+
     /// The TLS settings of this server's filter chain.
     pub(super) fn tls(&self) -> Option<Node<'a>> {
         let socket = self.chain.down(&["transport_socket", "typed_config"]);

@@ -9,8 +9,10 @@ mod bootstrap;
 mod clusters;
 mod finding;
 mod identity;
+mod jwt;
 mod listeners;
 mod node;
+mod place;
 mod plugin;
 mod routes;
 
@@ -46,10 +48,10 @@ const CHECKS: &[(&str, Check)] = &[
     ("order", plugin::order),
     ("mtls", identity::mtls),
     ("loopback", identity::loopback),
-    ("jwt-slots", identity::jwt_slots),
-    ("jwt-requirement", identity::jwt_requirement),
-    ("country", identity::country),
-    ("address", identity::address),
+    ("jwt-slots", jwt::slots),
+    ("jwt-requirement", jwt::requirement),
+    ("country", place::country),
+    ("address", place::address),
     ("buffer-limit", listeners::buffer_limit),
     ("idle-timeout", listeners::idle_timeout),
     ("normal-path", listeners::normal_path),
