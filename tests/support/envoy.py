@@ -179,6 +179,10 @@ class Envoy(Process):
 
         return eventually(one, what=f"an access log line of {answer.source}")
 
+    def record(self, answer) -> dict:
+        """The record that the plugin left of an exchange."""
+        return self.line(answer)["record"]["value"]
+
     def await_lines(self, count: int, such: Callable[[dict], bool] = lambda _: True) -> list[dict]:
         """Awaits `count` lines (`such` that) and gives all of these."""
 
