@@ -181,7 +181,7 @@ class Envoy(Process):
 
     def record(self, answer) -> dict:
         """The record that the plugin left of an exchange."""
-        return self.line(answer)["record"]["value"]
+        return self.line(answer)["record"]
 
     def await_lines(self, count: int, such: Callable[[dict], bool] = lambda _: True) -> list[dict]:
         """Awaits `count` lines (`such` that) and gives all of these."""

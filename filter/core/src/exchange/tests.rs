@@ -250,7 +250,7 @@ fn goes_from_head_to_record() {
         ("almoner.subject", "Text(\"spiffe://prod.example/a\")"),
         ("almoner.policy", "Text(\"bot\")"),
         ("almoner.credential_id", "Text(\"c1\")"),
-        ("gen_ai.usage.input_tokens", "Number(9.0)"),
+        ("gen_ai.usage.input_tokens", "Number(9)"),
         ("gen_ai.response.model", "Text(\"gpt-4o-mini-2024\")"),
         ("almoner.usage.completeness", "Text(\"complete\")"),
         ("almoner.ended", "Text(\"complete\")"),
