@@ -9,7 +9,7 @@
 //! Time never runs backwards here: where the clock does, the balance stays at the latest time that
 //! it has seen, and nothing is freed until the clock is there again.
 
-use std::{num::NonZeroU64, time::Duration};
+use std::{num::NonZeroU64, ops::RangeInclusive, time::Duration};
 
 use crate::units::{Timestamp, millis};
 
@@ -28,11 +28,11 @@ pub(super) const VACANT: [u8; 2] = [VERSION, 0];
 /// Ends of holds that are told apart.
 const ENDS: NonZeroU64 = NonZeroU64::new(16).unwrap();
 
-/// A hold that spans this many ends is still in the ring when it is rounded up.
-const HOLD_SPAN: u64 = 14;
-
-/// Ends of holds are at most 2^32 ms (50 days) apart, so that a hold lasts at most 1.9 years.
+/// Ends of holds are at most 2^32 ms (50 days) apart.
 const MAX_SCALE: u8 = 32;
+
+/// A hold of 15 steps of the coarsest ring is in it, however it is rounded up. That is two years.
+const LONGEST_HOLD: u64 = 15 << MAX_SCALE;
 
 /// Version, state, kind of window, scale; number of window, latest time, last end, owner.
 const HEADER: usize = 4 + 8 + 8 + 8 + OwnerId::LEN;
@@ -220,16 +220,8 @@ impl Balance {
 
     /// Holds `amount` for at least `span`; gives when the hold ends.
     pub(super) fn hold(&mut self, amount: u64, span: Duration) -> Timestamp {
-        let span = millis(span).clamp(1, HOLD_SPAN << MAX_SCALE);
-        let fits = |scale: &u8| span >> scale <= HOLD_SPAN;
-        let scale = (0..MAX_SCALE).find(fits).unwrap_or(MAX_SCALE);
-        if self.held.sum() == 0 {
-            self.scale = scale;
-        }
-        while self.scale < scale {
-            self.coarsen();
-        }
-        let end = self.end_at(Timestamp(self.latest.0.saturating_add(span)));
+        let span = millis(span).clamp(1, LONGEST_HOLD);
+        let end = self.reach(Timestamp(self.latest.0.saturating_add(span)));
         self.held.add(end, amount);
         self.time_of(end)
     }
@@ -241,7 +233,8 @@ impl Balance {
 
     /// Holds `amount` more, until the same time as a hold that has not ended.
     pub(super) fn hold_more(&mut self, amount: u64, ends: Timestamp) {
-        self.held.add(self.end_at(ends), amount);
+        let end = self.reach(ends);
+        self.held.add(end, amount);
     }
 
     /// Gives `amount` of a hold back that has not ended.
@@ -291,20 +284,34 @@ impl Balance {
             .filter(|(_, amount)| *amount > 0)
     }
 
-    /// Doubles the distance of the ends of holds: each hold ends where it did, or one step later.
+    /// The end at or after `time`, in a ring that is as fine as it can be and reach it.
+    fn reach(&mut self, time: Timestamp) -> u64 {
+        let is_empty = self.held.sum() == 0;
+        if is_empty {
+            self.scale = 0;
+        }
+        while self.scale < MAX_SCALE && self.end_at(time) > *self.ends().end() {
+            if !is_empty {
+                self.coarsen();
+            }
+            self.scale = self.scale.saturating_add(1);
+        }
+        self.end_at(time)
+    }
+
+    /// Moves each hold to where it stands in a ring of the next scale: the same end, or the next.
     fn coarsen(&mut self) {
         let mut held = Ring::new(ENDS);
         for end in self.ends() {
             held.add(end.div_ceil(2), self.held.at(end));
         }
         self.held = held;
-        self.scale = self.scale.saturating_add(1);
     }
 
     /// The numbers of the ends that are to come.
-    fn ends(&self) -> impl Iterator<Item = u64> + use<> {
+    const fn ends(&self) -> RangeInclusive<u64> {
         let last = self.latest.0 >> self.scale;
-        (1..=ENDS.get()).map(move |ahead| last.saturating_add(ahead))
+        last.saturating_add(1)..=last.saturating_add(ENDS.get())
     }
 
     /// The number of the end at or after `time`.
