@@ -210,8 +210,9 @@ impl Balance {
         if self.window.frees(oldest) <= self.latest {
             return;
         }
-        // A hold may have ended later than it asked for, where the ring was coarse then: the
-        // amount is in one of these slots.
+        // A hold may have ended later than it asked for, where the ring was coarse: the amount is in
+        // one of these slots. What others spent before it may be taken instead: then as much of
+        // this goes on to count, and longer.
         let mut left = amount;
         for slot in oldest..=self.window.slot_at(self.latest) {
             left = left.saturating_sub(self.used.remove(slot, left));

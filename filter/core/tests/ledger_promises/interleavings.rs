@@ -265,7 +265,7 @@ impl Run {
                             .all(|settled| settled.fault.is_none())
                     );
                     for budget in 0..BUDGETS.len() {
-                        self.count_too_late_to_refund(at, budget, u64::MAX);
+                        self.count_late_refund(at, budget, u64::MAX);
                         self.exchanges[at].counted[budget].amount = 0;
                     }
                 }
@@ -460,7 +460,7 @@ impl Run {
                 None if budget == 0 => {}
                 None => {
                     let unused = settled.refund();
-                    self.count_too_late_to_refund(at, budget, unused);
+                    self.count_late_refund(at, budget, unused);
                     let mut spent = self.spent(budget, settled.used);
                     if ended {
                         // It counted as spent from the end of its hold; only an overdraft is new.
@@ -481,11 +481,12 @@ impl Run {
         }
     }
 
-    /// A hold may have ended up to a step of its ring later than it asked for; what is given back
-    /// when the window has left the end that it asked for then counts until it leaves the real one.
-    fn count_too_late_to_refund(&mut self, at: usize, budget: usize, unused: u64) {
+    /// A hold may end up to a step of its ring later than it asked for, and what it held is then
+    /// among what others spent since. What is given back later is taken from the oldest of it, so
+    /// as much goes on to count until the latest has left the window.
+    fn count_late_refund(&mut self, at: usize, budget: usize, unused: u64) {
         let exchange = &self.exchanges[at];
-        if budget > 0 && self.peak >= exchange.hold_ends + BUDGETS[budget].1 {
+        if budget > 0 && self.peak >= exchange.hold_ends {
             let Counted {
                 amount, may_until, ..
             } = exchange.counted[budget];
