@@ -34,8 +34,8 @@ const MAX_SCALE: u8 = 32;
 /// A hold of 15 steps of the coarsest ring is in it, however it is rounded up. That is two years.
 const LONGEST_HOLD: u64 = 15 << MAX_SCALE;
 
-/// Version, state, kind of window, scale; number of window, latest time, last end, owner.
-const HEADER: usize = 4 + 8 + 8 + 8 + OwnerId::LEN;
+/// Version, state, kind of window, scale; number of window, generation, latest time, last end; owner.
+const HEADER: usize = 4 + 4 * size_of::<u64>() + OwnerId::LEN;
 
 /// Whether a balance may be spent from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -50,6 +50,9 @@ pub(super) enum State {
 pub(super) struct Balance {
     pub(super) owner: OwnerId,
     pub(super) state: State,
+    /// Which of the balances that this value has kept: a reservation in an earlier one, perhaps of
+    /// the same owner, is none in this one.
+    pub(super) generation: u64,
     window: Window,
     /// The latest time that this balance was moved to.
     latest: Timestamp,
@@ -74,6 +77,7 @@ impl Balance {
         Self {
             owner,
             state,
+            generation: 0,
             window,
             latest,
             used: Ring::new(window.slots()),
@@ -86,6 +90,8 @@ impl Balance {
     /// What stands in for a value that could not be read: spent for one window from now.
     pub(super) fn spent(owner: OwnerId, state: State, window: Window, now: Timestamp) -> Self {
         let mut balance = Self::new(owner, state, window, now);
+        // The generation that was there is not known: one that counting from zero does not reach.
+        balance.generation = now.0;
         balance.spend(u64::MAX);
         balance
     }
@@ -103,6 +109,7 @@ impl Balance {
         let (header, amounts) = value.split_first_chunk::<HEADER>()?;
         let [version, state, kind, scale, numbers @ ..] = header;
         let (number, numbers) = numbers.split_first_chunk()?;
+        let (generation, numbers) = numbers.split_first_chunk()?;
         let (latest, numbers) = numbers.split_first_chunk()?;
         let (ended, owner) = numbers.split_first_chunk()?;
         let state = match state {
@@ -116,6 +123,7 @@ impl Balance {
             Window::decode(*kind, u64::from_le_bytes(*number))?,
             Timestamp(u64::from_le_bytes(*latest)),
         );
+        balance.generation = u64::from_le_bytes(*generation);
         balance.scale = *scale;
         balance.ended = Timestamp(u64::from_le_bytes(*ended));
         let (amounts, rest) = amounts.as_chunks();
@@ -146,6 +154,7 @@ impl Balance {
         let (kind, number) = self.window.encode();
         value.extend_from_slice(&[VERSION, state, kind, self.scale]);
         value.extend_from_slice(&number.to_le_bytes());
+        value.extend_from_slice(&self.generation.to_le_bytes());
         value.extend_from_slice(&self.latest.0.to_le_bytes());
         value.extend_from_slice(&self.ended.0.to_le_bytes());
         value.extend_from_slice(self.owner.as_bytes());
@@ -153,6 +162,13 @@ impl Balance {
             value.extend_from_slice(&amount.to_le_bytes());
         }
         value
+    }
+
+    /// A new balance in the place of this idle one.
+    pub(super) const fn succeed(&self, owner: OwnerId, window: Window, now: Timestamp) -> Self {
+        let mut successor = Self::new(owner, State::Claimed, window, now);
+        successor.generation = self.generation.saturating_add(1);
+        successor
     }
 
     /// Whether nobody would lose anything if another owner took this value's place.
