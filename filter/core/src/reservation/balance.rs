@@ -278,13 +278,11 @@ impl Balance {
 
     /// When all that was spent until now no longer counts; now, where nothing counts.
     pub(super) fn resets_at(&self) -> Timestamp {
-        self.spent_until()
-            .map(|(frees, _)| frees)
-            .max()
-            .unwrap_or(self.latest)
+        let newest = self.spent_until().next();
+        newest.map_or(self.latest, |(frees, _)| frees)
     }
 
-    /// What was spent and counts, with the time until which it does.
+    /// What was spent and counts, with the time until which it does, newest first.
     fn spent_until(&self) -> impl Iterator<Item = (Timestamp, u64)> {
         let newest = self.window.slot_at(self.latest);
         (0..self.used.len() as u64)
