@@ -1,6 +1,6 @@
 """Gives brokers: the real one, and one that answers whatever a test says.
 
-    broker = Broker(stand)                       # dist/almoner-broker, serving the stand's gateway
+    broker = stand.adopt(Broker(stand))          # dist/almoner-broker, serving the stand's gateway
     broker = ScriptedBroker(stand)               # mTLS too; `broker.respond = lambda form: ...`
     gateway = stand.envoy(broker=broker.port)
 """
@@ -13,11 +13,89 @@ import ssl
 import threading
 import time
 import urllib.parse
+import urllib.request
 from collections.abc import Callable
+
+from . import envoy, paths
+from .identity import AUDIENCE
+from .process import Process
 
 GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT = "urn:ietf:params:oauth:token-type:jwt"
+# The SPIFFE ID of the stand's gateway, towards the broker.
+GATEWAY = "spiffe://prod.example/ns/almoner/sa/gateway"
 SPIFFE_ID = "urn:almoner:params:oauth:token-type:spiffe-id"
+
+
+class Broker(Process):
+    """dist/almoner-broker with the gateway's policy document; `port` is its token endpoint.
+
+    It lists the stand's gateway, for all subjects of its trust domain and its issuer, and each
+    workload of the namespace `support` as a sidecar, for itself.
+    """
+
+    def __init__(self, stand, name: str = "broker"):
+        directory = stand.directory / name
+        directory.mkdir()
+        self._pages = stand.run / f"{name}-pages.txt"
+        ready = directory / "ready.json"
+        configuration = {
+            "listen": "127.0.0.1:0",
+            "admin_listen": "127.0.0.1:0",
+            "policy": "policy.json",
+            "tls": {
+                "certificate": str(stand.broker_certificate.cert),
+                "key": str(stand.broker_certificate.key),
+                "trust_bundle": str(stand.envoys.ca),
+            },
+            "envoys": [
+                {
+                    "id": GATEWAY,
+                    "speaks_for": ["spiffe://prod.example/ns/*/sa/*", f"jwt:{stand.issuer.url}|**"],
+                },
+                {"id": "spiffe://prod.example/ns/support/sa/*", "speaks_for": "self"},
+            ],
+            "issuers": [
+                {
+                    "issuer": stand.issuer.url,
+                    "audiences": [AUDIENCE],
+                    "jwks_file": str(stand.directory / "jwks.json"),
+                }
+            ],
+            "credentials": "credentials.json",
+        }
+        expires = "2100-01-01"
+        credentials = {
+            "openai": {"key": stand.openai_key, "kind": "bearer", "expires": expires},
+            "anthropic": {"key": stand.anthropic_key, "kind": "header", "expires": expires},
+        }
+        for credential in credentials.values():
+            credential |= {"owner": "ml-platform", "environment": "prod"}
+        policy = envoy.policy(envoy.parse("gateway.yaml"))
+        contents = {"credentials": credentials, "policy": policy, "broker": configuration}
+        for stem, content in contents.items():
+            file = directory / f"{stem}.json"
+            file.touch(mode=0o600)
+            file.write_text(json.dumps(content))
+        command = [paths.broker(), "serve", "--config", directory / "broker.json"]
+        super().__init__(name, [*command, "--ready-file", ready], stand.run)
+        self.await_ready(ready.exists)
+        bound = json.loads(ready.read_text())
+        self.port = int(bound["token"].rsplit(":", 1)[1])
+        self._admin = bound["admin"]
+
+    def events(self) -> list[dict]:
+        """The audit trail so far."""
+        lines = self.log.read_text().splitlines(keepends=True)
+        entries = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [entry for entry in entries if "sequence" in entry]
+
+    def stop(self, seconds: float = 10) -> int:
+        """Keeps its metrics, then ends it."""
+        if self.running() and hasattr(self, "_admin"):
+            with urllib.request.urlopen(f"http://{self._admin}/metrics", timeout=10) as page:
+                self._pages.write_bytes(page.read())
+        return super().stop(seconds)
 
 
 @dataclasses.dataclass

@@ -17,6 +17,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import h2.config
 import h2.connection
@@ -28,6 +29,10 @@ from .identity import Certificate
 SECONDS = 20
 CHAT = "/openai/v1/chat/completions"
 MESSAGES = "/anthropic/v1/messages"
+
+
+# Where all that callers receive is kept, to be searched for secrets when the run is over.
+transcript: BinaryIO | None = None
 
 
 class Reset(Exception):
@@ -158,7 +163,9 @@ class Exchange:
         raise NotImplementedError
 
     def chunks(self) -> Iterator[bytes]:
+        _keep("".join(f"{name}: {value}\n" for name, value in self.headers).encode())
         while content := self.read():
+            _keep(content)
             yield content
 
     def events(self) -> Iterator[str]:
@@ -376,6 +383,11 @@ class Http2Exchange(Exchange):
             self._connection.sendall(self._h2.data_to_send())
         except (BrokenPipeError, ConnectionResetError):
             self._cut()
+
+
+def _keep(content: bytes):
+    if transcript:
+        transcript.write(content + b"\n")
 
 
 def _source(connection: socket.socket) -> str:

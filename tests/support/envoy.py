@@ -25,6 +25,10 @@ from .process import Process, eventually
 PLACEHOLDER = "/etc/almoner/"
 SYSTEM_TRUST = "/etc/ssl/certs/ca-certificates.crt"
 ACCESS_LOG = "/dev/stdout"
+# All that the admin port says of a running Envoy.
+PAGES = ["/config_dump?include_eds", "/stats?usedonly", "/stats/prometheus", "/clusters"]
+PAGES += ["/listeners", "/certs", "/server_info"]
+PAGES_OF = "-pages.txt"
 # Nothing listens there: who asks for a cluster that a test did not provide is refused.
 NOBODY = 1
 
@@ -125,6 +129,7 @@ class Envoy(Process):
         directory.mkdir(parents=True, exist_ok=True)
         self.access_log = directory / f"{name}-access.log"
         self.access_log.touch()
+        self._pages = directory / f"{name}{PAGES_OF}"
         for manager in http_managers(configuration):
             for log in manager.get("access_log", []):
                 if log["typed_config"]["path"] in (ACCESS_LOG, str(self.access_log)):
@@ -138,6 +143,7 @@ class Envoy(Process):
         command += ["--disable-hot-restart", "--file-flush-interval-msec", 20]
         command += ["--drain-time-s", 1, "--parent-shutdown-time-s", 2]
         super().__init__(name, command, directory)
+        self._admin = ""
         self._admin = self.await_ready(lambda: admin.exists() and admin.read_text().strip())
         self.await_ready(self._live)
         self._ports = {
@@ -178,6 +184,22 @@ class Envoy(Process):
             return next((line for line in self.lines() if line["source"] == answer.source), None)
 
         return eventually(one, what=f"an access log line of {answer.source}")
+
+    def record(self, answer) -> dict:
+        """The record that the plugin left of an exchange."""
+        return self.line(answer)["record"]["value"]
+
+    def stop(self, seconds: float = 10) -> int:
+        """Keeps what its admin port says, then ends it."""
+        if self.running():
+            with self._pages.open("w") as pages:
+                for page in PAGES:
+                    try:
+                        pages.write(self.admin(page))
+                    except OSError as error:
+                        # Not yet ready, or hanging: there is nothing to read then.
+                        pages.write(f"{page}: {error}\n")
+        return super().stop(seconds)
 
     def await_lines(self, count: int, such: Callable[[dict], bool] = lambda _: True) -> list[dict]:
         """Awaits `count` lines (`such` that) and gives all of these."""

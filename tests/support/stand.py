@@ -11,7 +11,8 @@ import pathlib
 import secrets
 from collections.abc import Callable
 
-from . import envoy, paths
+from . import envoy, paths, redaction
+from .broker import GATEWAY
 from .caller import Caller
 from .envoy import Envoy
 from .identity import Authority, Certificate, Issuer
@@ -20,8 +21,9 @@ from .provider import Provider
 TRUST_DOMAIN = "prod.example"
 BOT = f"spiffe://{TRUST_DOMAIN}/ns/support/sa/bot"
 TOKEN_SUBJECT = "support-bot"
-GATEWAY = f"spiffe://{TRUST_DOMAIN}/ns/almoner/sa/gateway"
 SIDECAR = f"spiffe://{TRUST_DOMAIN}/ns/support/sa/support-bot"
+# What processes and tests write, as against what the stand writes for them to read.
+WRITTEN = {".log", ".txt"}
 BROKER_NAME = "broker.almoner.internal"
 
 
@@ -44,8 +46,9 @@ class Stand:
         self.issuer = Issuer()
         (directory / "jwks.json").write_text(self.issuer.jwks())
 
-        self.openai_key = f"sk-proj-{secrets.token_hex(16)}"
-        self.anthropic_key = f"sk-ant-{secrets.token_hex(16)}"
+        self._planted: list[str] = []
+        self.openai_key = self.plant("sk-proj-")
+        self.anthropic_key = self.plant("sk-ant-")
         certificate = self.providers.issue(
             "provider", dns=("api.openai.com", "api.anthropic.com", "localhost")
         )
@@ -103,6 +106,34 @@ class Stand:
     def certificate(self, spiffe_id: str) -> Certificate:
         stem = spiffe_id.removeprefix("spiffe://").replace("/", "_")
         return self.callers.issue(stem, uri=spiffe_id)
+
+    def plant(self, prefix: str = "sk-proj-") -> str:
+        """A new secret, which must then be found in nothing that is written."""
+        self._planted.append(prefix + secrets.token_hex(16))
+        return self._planted[-1]
+
+    def secrets(self) -> dict[str, bytes]:
+        """Every secret of this stand: planted ones, tokens, private keys."""
+        named = {f"planted {key[:12]}..": key for key in self._planted}
+        named |= {f"token {n}": token for n, token in enumerate(self.issuer.minted)}
+        for path in self.directory.rglob("*.key"):
+            named[path.name] = "".join(path.read_text().splitlines()[1:-1])
+        return {name: secret.encode() for name, secret in named.items()}
+
+    def leaks(self) -> list[str]:
+        """Which secret stands in which of the files that processes and tests have written.
+
+        What an Envoy's admin port says is kept when it stops; it repeats its configuration, so
+        what a test itself put there is no leak of the plugin's.
+        """
+        search, found = redaction.Search(self.secrets()), []
+        for path in sorted(path for path in self.run.rglob("*") if path.suffix in WRITTEN):
+            secrets = search.content(path.read_bytes())
+            if secrets and path.name.endswith(envoy.PAGES_OF):
+                configured = path.with_name(path.name.removesuffix(envoy.PAGES_OF) + ".json")
+                secrets -= search.content(configured.read_bytes())
+            found += [f"{path.name}: {secret}" for secret in sorted(secrets)]
+        return found
 
     def close(self):
         while self._processes:
