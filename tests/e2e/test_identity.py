@@ -10,8 +10,7 @@ import urllib.parse
 
 import pytest
 
-from support import envoy, paths
-from support.broker import GRANT, JWT, SPIFFE_ID, Broker, ScriptedBroker
+from support.broker import GRANT, JWT, SPIFFE_ID, ScriptedBroker
 from support.caller import MESSAGES, Caller, Reset
 from support.identity import Issuer, self_signed
 from support.stand import BOT, GATEWAY, SIDECAR
@@ -294,7 +293,7 @@ def test_where_the_listener_lets_it_in_the_plugin_refuses_it(stand, gateway, bad
 
 @pytest.fixture(scope="module")
 def real_broker(stand):
-    return stand.adopt(Broker(stand))
+    return stand.broker()
 
 
 @pytest.fixture(scope="module")
@@ -320,12 +319,6 @@ def sidecar(stand, broker, name, spiffe_id, **metadata):
     return stand.envoy("sidecar.yaml", edit=edit, name=name, concurrency=1, broker=broker.port)
 
 
-needs_sidecar = pytest.mark.skipif(
-    not (paths.CONFIGURATIONS / "sidecar.yaml").exists(), reason="no envoy/sidecar.yaml yet"
-)
-
-
-@needs_sidecar
 def test_a_sidecar_speaks_for_its_own_workload(stand, real_broker):
     """The app's key may be any string; so may what it says of itself."""
     own = sidecar(stand, real_broker, "sidecar-own", SIDECAR)
@@ -344,7 +337,6 @@ def test_a_sidecar_speaks_for_its_own_workload(stand, real_broker):
     assert (event["event"], event["envoy"]) == ("credential_issued", SIDECAR)
 
 
-@needs_sidecar
 def test_a_sidecar_that_speaks_for_another_workload_gets_nothing(stand, real_broker):
     name, claimed = "sidecar-other", "spiffe://prod.example/ns/support/sa/treasurer"
     other = sidecar(stand, real_broker, name, SIDECAR, SERVICE_ACCOUNT="treasurer")
@@ -375,7 +367,7 @@ def exchange(stand, broker, certificate, token, kind):
 
 
 OTHER = "spiffe://prod.example/ns/support/sa/other"
-UNLISTED = "spiffe://prod.example/ns/web/sa/shop"
+UNLISTED = "spiffe://prod.example/web/shop"
 
 # Who asks the broker for whom: certificate, subject token, and the error that answers it; `None`
 # where not even the TLS session comes about.

@@ -1,13 +1,15 @@
 """Gives brokers: the real one, and one that answers whatever a test says.
 
-    broker = stand.adopt(Broker(stand))          # dist/almoner-broker, serving the stand's gateway
+    broker = stand.broker()                      # dist/almoner-broker, with the gateway's policy
     broker = ScriptedBroker(stand)               # mTLS too; `broker.respond = lambda form: ...`
     gateway = stand.envoy(broker=broker.port)
 """
 
+import copy
 import dataclasses
 import http.server
 import json
+import pathlib
 import socket
 import ssl
 import threading
@@ -16,86 +18,96 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 
-from . import envoy, paths
+from . import paths
 from .identity import AUDIENCE
 from .process import Process
 
 GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT = "urn:ietf:params:oauth:token-type:jwt"
-# The SPIFFE ID of the stand's gateway, towards the broker.
-GATEWAY = "spiffe://prod.example/ns/almoner/sa/gateway"
 SPIFFE_ID = "urn:almoner:params:oauth:token-type:spiffe-id"
 
 
 class Broker(Process):
-    """dist/almoner-broker with the gateway's policy document; `port` is its token endpoint.
+    """The real broker: `port` is its token endpoint's."""
 
-    It lists the stand's gateway, for all subjects of its trust domain and its issuer, and each
-    workload of the namespace `support` as a sidecar, for itself.
-    """
-
-    def __init__(self, stand, name: str = "broker"):
-        directory = stand.directory / name
-        directory.mkdir()
-        self._pages = stand.run / f"{name}-pages.txt"
-        ready = directory / "ready.json"
-        configuration = {
-            "listen": "127.0.0.1:0",
-            "admin_listen": "127.0.0.1:0",
-            "policy": "policy.json",
-            "tls": {
-                "certificate": str(stand.broker_certificate.cert),
-                "key": str(stand.broker_certificate.key),
-                "trust_bundle": str(stand.envoys.ca),
-            },
-            "envoys": [
-                {
-                    "id": GATEWAY,
-                    "speaks_for": ["spiffe://prod.example/ns/*/sa/*", f"jwt:{stand.issuer.url}|**"],
-                },
-                {"id": "spiffe://prod.example/ns/support/sa/*", "speaks_for": "self"},
-            ],
-            "issuers": [
-                {
-                    "issuer": stand.issuer.url,
-                    "audiences": [AUDIENCE],
-                    "jwks_file": str(stand.directory / "jwks.json"),
-                }
-            ],
-            "credentials": "credentials.json",
-        }
-        expires = "2100-01-01"
-        credentials = {
-            "openai": {"key": stand.openai_key, "kind": "bearer", "expires": expires},
-            "anthropic": {"key": stand.anthropic_key, "kind": "header", "expires": expires},
-        }
-        for credential in credentials.values():
-            credential |= {"owner": "ml-platform", "environment": "prod"}
-        policy = envoy.policy(envoy.parse("gateway.yaml"))
-        contents = {"credentials": credentials, "policy": policy, "broker": configuration}
-        for stem, content in contents.items():
-            file = directory / f"{stem}.json"
-            file.touch(mode=0o600)
-            file.write_text(json.dumps(content))
-        command = [paths.broker(), "serve", "--config", directory / "broker.json"]
-        super().__init__(name, [*command, "--ready-file", ready], stand.run)
+    def __init__(self, configuration: dict, directory: pathlib.Path, *, name: str = "broker"):
+        directory.mkdir(parents=True, exist_ok=True)
+        ready = directory / f"{name}-ready.json"
+        ready.unlink(missing_ok=True)
+        file = directory / f"{name}.json"
+        file.write_text(json.dumps(configuration, indent=1))
+        command = [paths.broker(), "serve", "--config", file, "--ready-file", ready]
+        super().__init__(name, command, directory)
         self.await_ready(ready.exists)
+        self._pages = directory / f"{name}-pages.txt"
+        self._audit = pathlib.Path(configuration["audit"])
         bound = json.loads(ready.read_text())
-        self.port = int(bound["token"].rsplit(":", 1)[1])
-        self._admin = bound["admin"]
+        self.port, self._admin = (int(bound[name].rsplit(":", 1)[1]) for name in ("token", "admin"))
+
+    def metrics(self) -> str:
+        url = f"http://127.0.0.1:{self._admin}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.read().decode()
 
     def events(self) -> list[dict]:
         """The audit trail so far."""
-        lines = self.log.read_text().splitlines(keepends=True)
-        entries = [json.loads(line) for line in lines if line.endswith("\n")]
-        return [entry for entry in entries if "sequence" in entry]
+        lines = self._audit.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def stop(self, seconds: float = 10) -> int:
         """Keeps its metrics, then ends it."""
         if self.running() and hasattr(self, "_admin"):
-            with urllib.request.urlopen(f"http://{self._admin}/metrics", timeout=10) as page:
-                self._pages.write_bytes(page.read())
+            self._pages.write_text(self.metrics())
         return super().stop(seconds)
+
+
+def configuration(stand, policy: dict, **changes) -> dict:
+    """What the real broker is told: the stand's gateway speaks for the workloads, a sidecar for
+    itself. Writes the files that it names. `changes` replace fields."""
+    directory = stand.run / "broker"
+    directory.mkdir(exist_ok=True)
+    (directory / "policy.json").write_text(json.dumps(policy))
+    keys = {"openai": (stand.openai_key, "bearer"), "anthropic": (stand.anthropic_key, "header")}
+    environment = policy["policies"][0].get("environment")
+    credentials = {
+        provider: {"key": key, "kind": kind, "expires": "2099-01-01", "environment": environment}
+        for provider, (key, kind) in keys.items()
+    }
+    secret = directory / "credentials.json"
+    secret.touch(mode=0o600)
+    secret.write_text(json.dumps(credentials))
+    usual = {
+        "listen": "127.0.0.1:0",
+        "admin_listen": "127.0.0.1:0",
+        "policy": str(directory / "policy.json"),
+        "tls": {
+            "certificate": str(stand.broker_certificate.cert),
+            "key": str(stand.broker_certificate.key),
+            "trust_bundle": str(stand.envoys.ca),
+        },
+        "envoys": [
+            {
+                "id": stand.gateway_id,
+                "speaks_for": [
+                    "spiffe://prod.example/ns/*/sa/*",
+                    f"jwt:{stand.issuer.url}|**",
+                ],
+            },
+            {"id": "spiffe://prod.example/ns/*/sa/*", "speaks_for": "self"},
+        ],
+        "issuers": [
+            {
+                "issuer": stand.issuer.url,
+                "audiences": [AUDIENCE],
+                "jwks_file": str(stand.directory / "jwks.json"),
+            }
+        ],
+        "credentials": str(secret),
+        "audit": str(directory / "audit.log"),
+        # A test is one Envoy identity, and in more of a hurry than a gateway.
+        "limits": {"exchanges_per_second": 10_000},
+    }
+    return copy.deepcopy(usual) | changes
 
 
 @dataclasses.dataclass
@@ -188,6 +200,9 @@ class _Server(http.server.ThreadingHTTPServer):
 def _handler(broker: ScriptedBroker):
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # One write an answer: else the other side's delayed acknowledgement costs 40 ms.
+        wbufsize = -1
+        disable_nagle_algorithm = True
 
         def do_POST(self):  # noqa: N802
             length = int(self.headers.get("content-length", 0))

@@ -1,7 +1,8 @@
 """Takes a directory; gives everything around Envoy, and Envoys in it.
 
     stand = Stand(directory)                       # authorities, issuer, keys, simulated provider
-    gateway = stand.envoy("gateway.yaml")          # dist/almoner.wasm; ends with the stand
+    broker = stand.broker()                        # dist/almoner-broker; or a ScriptedBroker(stand)
+    gateway = stand.envoy(broker=broker.port)      # envoy/gateway.yaml with dist/almoner.wasm
     answer = stand.workload(gateway).chat("Hello") # by certificate, HTTP/1.1
     answer = stand.token_holder(gateway, slot="x-api-key", protocol="h2").messages("Hello")
     stand.provider.request("Hello").header("authorization")
@@ -11,8 +12,7 @@ import pathlib
 import secrets
 from collections.abc import Callable
 
-from . import envoy, paths, redaction
-from .broker import GATEWAY
+from . import broker, envoy, paths, redaction
 from .caller import Caller
 from .envoy import Envoy
 from .identity import Authority, Certificate, Issuer
@@ -21,9 +21,8 @@ from .provider import Provider
 TRUST_DOMAIN = "prod.example"
 BOT = f"spiffe://{TRUST_DOMAIN}/ns/support/sa/bot"
 TOKEN_SUBJECT = "support-bot"
+GATEWAY = f"spiffe://{TRUST_DOMAIN}/ns/almoner/sa/gateway"
 SIDECAR = f"spiffe://{TRUST_DOMAIN}/ns/support/sa/support-bot"
-# What processes and tests write, as against what the stand writes for them to read.
-WRITTEN = {".log", ".txt"}
 BROKER_NAME = "broker.almoner.internal"
 
 
@@ -41,6 +40,7 @@ class Stand:
         self.providers = Authority("providers", tls)
         self.servers = Authority("servers", tls)
         self.servers.issue("server", dns=("almoner.prod.example", "localhost"))
+        self.gateway_id = GATEWAY
         self.envoys.issue("envoy", uri=GATEWAY)
         self.broker_certificate = self.brokers.issue("broker", dns=(BROKER_NAME,))
         self.issuer = Issuer()
@@ -65,6 +65,13 @@ class Stand:
             endpoints=usual | endpoints,
         )
 
+    def broker(self, *, policy: dict | None = None, **changes) -> broker.Broker:
+        """The real broker, with the gateway's policy document unless told; ends with the stand."""
+        policy = policy or envoy.policy(self.configuration("gateway.yaml"))
+        configuration = broker.configuration(self, policy, **changes)
+        name = f"broker-{len(self._processes)}"
+        return self.adopt(broker.Broker(configuration, self.run, name=name))
+
     def envoy(
         self,
         file: str = "gateway.yaml",
@@ -78,7 +85,7 @@ class Stand:
         """A running Envoy with envoy/FILE; it ends with the stand.
 
         `module` takes the place of dist/almoner.wasm; `edit` may change the configuration before;
-        `endpoints` are clusters' ports: `broker=stand.broker.port`.
+        `endpoints` are clusters' ports: `broker=stand.broker().port`.
         """
         configuration = self.configuration(file, **endpoints)
         wanted = module or paths.plugin()
@@ -87,6 +94,19 @@ class Stand:
             edit(configuration)
         name = name or f"envoy-{len(self._processes)}"
         return self.adopt(Envoy(configuration, self.run, name=name, concurrency=concurrency))
+
+    def with_provider_keys(self, configuration: dict):
+        """An edit for the empty filter, which swaps no credential: the routes add the keys."""
+        keys = {
+            "openai": ("authorization", f"Bearer {self.openai_key}"),
+            "anthropic": ("x-api-key", self.anthropic_key),
+        }
+        for manager in envoy.http_managers(configuration):
+            for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
+                name, value = keys[route["name"]]
+                header = {"key": name, "value": value}
+                action = "OVERWRITE_IF_EXISTS_OR_ADD"
+                route["request_headers_to_add"] = [{"header": header, "append_action": action}]
 
     def adopt(self, process):
         """Ends `process` with the stand."""
@@ -112,28 +132,30 @@ class Stand:
         self._planted.append(prefix + secrets.token_hex(16))
         return self._planted[-1]
 
-    def secrets(self) -> dict[str, bytes]:
+    def secrets(self) -> dict[str, str]:
         """Every secret of this stand: planted ones, tokens, private keys."""
-        named = {f"planted {key[:12]}..": key for key in self._planted}
+        named = {f"planted key {n}": key for n, key in enumerate(self._planted)}
         named |= {f"token {n}": token for n, token in enumerate(self.issuer.minted)}
         for path in self.directory.rglob("*.key"):
             named[path.name] = "".join(path.read_text().splitlines()[1:-1])
-        return {name: secret.encode() for name, secret in named.items()}
+        return named
 
     def leaks(self) -> list[str]:
-        """Which secret stands in which of the files that processes and tests have written.
+        """Which secret stands in what, of all that processes and tests have written.
 
-        What an Envoy's admin port says is kept when it stops; it repeats its configuration, so
-        what a test itself put there is no leak of the plugin's.
+        What an Envoy tells repeats its configuration, so a secret that a test itself put there is
+        no leak of the plugin's.
         """
-        search, found = redaction.Search(self.secrets()), []
-        for path in sorted(path for path in self.run.rglob("*") if path.suffix in WRITTEN):
-            secrets = search.content(path.read_bytes())
-            if secrets and path.name.endswith(envoy.PAGES_OF):
-                configured = path.with_name(path.name.removesuffix(envoy.PAGES_OF) + ".json")
-                secrets -= search.content(configured.read_bytes())
-            found += [f"{path.name}: {secret}" for secret in sorted(secrets)]
-        return found
+        secrets, found, things = self.secrets(), [], []
+        for name, content in redaction.written(self):
+            owner = self.run / (name.removesuffix(envoy.PAGES) + ".json")
+            given = owner.read_text() if name.endswith(envoy.PAGES) and owner.exists() else ""
+            others = {what: secret for what, secret in secrets.items() if secret not in given}
+            if others == secrets:
+                things.append((name, content))
+            else:
+                found += redaction.leaks(others, [(name, content)])
+        return found + redaction.leaks(secrets, things)
 
     def close(self):
         while self._processes:

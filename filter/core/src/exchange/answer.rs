@@ -7,7 +7,9 @@ use crate::{
     attributes::{Attributes, number},
     head::headers::{self, Fate},
     lease::{self, Leases},
-    meter::{End, Form, Forward, HeaderCounts, Meter, MeterSetup, Metered, More, UsageEvent},
+    meter::{
+        Calibration, End, Form, Forward, HeaderCounts, Meter, MeterSetup, Metered, More, UsageEvent,
+    },
     record::{Reached, Record},
     refusal::ProviderFault,
     reply::Reply,
@@ -82,6 +84,7 @@ impl Exchange {
             content_encoding: header(b"content-encoding"),
             usage_event: sent.usage_event,
             headers: HeaderCounts::read(pairs.iter().copied()),
+            calibration: Calibration::default(),
             input_estimate: sent.input_estimate,
         });
         let mut edits = HeaderEdits::default();
