@@ -13,7 +13,7 @@ from support.stand import Stand
 @pytest.fixture(scope="session")
 def stand(tmp_path_factory):
     stand = Stand(tmp_path_factory.mktemp("stand") / "etc")
-    with (stand.run / "answers.log").open("wb") as caller.transcript, stand:
+    with (stand.run / "answers.log").open("wb", buffering=0) as caller.transcript, stand:
         yield stand
     leaks = stand.leaks()
     assert not leaks, "secrets were written:\n" + "\n".join(leaks)
