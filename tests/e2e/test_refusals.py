@@ -208,11 +208,6 @@ REFUSALS = {
     "unknown_endpoint": Refusal(403, body(b"{}", path="/openai/v1/anything")),
     "unknown_provider": Refusal(403, body(OBJECT + b"}", path="/elsewhere/v1/chat/completions")),
     "unmetered_endpoint": Refusal(403, body(OBJECT + b"}", path="/openai/v1/images/generations")),
-    "upgrade_unsupported": Refusal(
-        400,
-        chat(headers=[("connection", "upgrade"), ("upgrade", "websocket")]),
-        protocols=("http/1.1",),
-    ),
     "wrong_cluster": Refusal(502, chat(path="/astray/v1/chat/completions")),
 }
 
@@ -226,8 +221,8 @@ ELSEWHERE = {
     *("provider_bad_credential", "stream_too_long"),
     # Other configurations: the tests of faults and of budgets.
     *("hold_mode_missing", "identity_incomplete", "budget_table_full", "leases_full"),
-    # Envoy's codec is before us.
-    *("framing_ambiguous"),
+    # Envoy itself is before us.
+    *("framing_ambiguous", "upgrade_unsupported"),
     # Only where Envoy, shared data or an issuer's keys fail.
     *("host_failure", "budget_contended", "budget_unreadable", "token_unverified"),
     # Nothing in this version decides so.

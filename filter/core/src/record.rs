@@ -8,7 +8,7 @@ use crate::{
     denial::Denial,
     lease::Dropped,
     meter::{End, Metered},
-    refusal::Refusal,
+    refusal::{OperatorFault, Refusal},
     reservation::Amounts,
     secret::CredentialId,
     settlement::Settlement,
@@ -196,6 +196,9 @@ impl Record {
             &format!("almoner_exchanges{labels};outcome={outcome};reason={reason}"),
             1,
         );
+        if self.refusal == Some(Refusal::Operator(OperatorFault::WrongCluster)) {
+            add("almoner_critical;reason=wrong_cluster", 1);
+        }
         if let Some(denial) = self.observed {
             add(
                 &format!("almoner_observed{labels};reason={}", denial.reason()),
