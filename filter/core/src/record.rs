@@ -10,7 +10,7 @@ use crate::{
     denial::Denial,
     lease::Dropped,
     meter::{End, Metered},
-    refusal::Refusal,
+    refusal::{OperatorFault, Refusal},
     reservation::Amounts,
     secret::CredentialId,
     settlement::Settlement,
@@ -260,6 +260,9 @@ impl Record {
             ],
             1,
         );
+        if self.refusal == Some(Refusal::Operator(OperatorFault::WrongCluster)) {
+            add("almoner_critical;reason=wrong_cluster", 1);
+        }
         if let Some(denial) = self.observed {
             count(
                 &["almoner_observed", a, b, c, d, ";reason=", denial.reason()],

@@ -88,7 +88,12 @@ impl Exchange {
                 self.state = State::Holding(Box::new(holding));
                 HeadStep::Hold(edits)
             }
-            Err(refusal) => HeadStep::Refuse(self.refuse(refusal, host)),
+            Err(refusal) => {
+                let path = value(pairs, ":path").unwrap_or_default();
+                let likely = || provider::likely_api(&host.config.providers, path);
+                self.api = self.api.or_else(likely);
+                HeadStep::Refuse(self.refuse(refusal, host))
+            }
         }
     }
 
@@ -106,8 +111,7 @@ impl Exchange {
         let route = endpoint::resolve(provider.api, head.method, rest)?;
         self.record.endpoint = Some(route.endpoint);
         head.expect(route.body)?;
-        let cluster = text(host.attributes, &["xds", "cluster_name"]);
-        if !cluster.is_some_and(|cluster| provider.clusters.contains(&cluster)) {
+        if !leads_to(provider, host.attributes) {
             return Err(OperatorFault::WrongCluster.into());
         }
         let country = host.config.network.country_header.as_deref();
@@ -399,6 +403,12 @@ fn usage_event(facts: Option<&BodyFacts<'_>>) -> UsageEvent {
         Some(facts) if facts.stream && !facts.usage_asked => UsageEvent::Remove,
         _ => UsageEvent::Keep,
     }
+}
+
+/// Whether Envoy's route leads to one of the provider's clusters.
+pub(super) fn leads_to(provider: &Provider, attributes: &impl Attributes) -> bool {
+    text(attributes, &["xds", "cluster_name"])
+        .is_some_and(|cluster| provider.clusters.contains(&cluster))
 }
 
 /// A caller's text, no longer than a record should carry.
