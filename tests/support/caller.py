@@ -70,6 +70,8 @@ class Caller:
     slot: str = "authorization"
     protocol: str = "http/1.1"
     host: str = "almoner.prod.example"
+    subject: str | None = None
+    """Its SPIFFE ID, where it has a certificate."""
 
     def chat(self, text: str = "Hello", *, path=CHAT, headers=(), **fields) -> Answer:
         """An OpenAI chat completion; `fields` are the body's."""

@@ -9,6 +9,7 @@ the parsed value, so what is tested is what users get.
         running.port("mtls"), running.lines(), running.stats()
 """
 
+import collections
 import json
 import os
 import pathlib
@@ -159,6 +160,12 @@ class Envoy(Process):
         found = json.loads(self.admin(path))["stats"]
         return {stat["name"]: stat["value"] for stat in found if "name" in stat}
 
+    def counters(self) -> collections.Counter:
+        """The plugin's: `after - before` is what was counted between."""
+        found = self.stats("wasmcustom.almoner_")
+        counts = {name.removeprefix("wasmcustom."): value for name, value in found.items()}
+        return collections.Counter(counts)
+
     def prometheus(self) -> str:
         """All stats, with their labels."""
         return self.admin("/stats/prometheus")
@@ -178,6 +185,10 @@ class Envoy(Process):
             return next((line for line in self.lines() if line["source"] == answer.source), None)
 
         return eventually(one, what=f"an access log line of {answer.source}")
+
+    def record(self, exchange) -> dict:
+        """The plugin's record of an exchange, live or over."""
+        return self.line(exchange)["record"]["value"]
 
     def await_lines(self, count: int, such: Callable[[dict], bool] = lambda _: True) -> list[dict]:
         """Awaits `count` lines (`such` that) and gives all of these."""
