@@ -7,7 +7,7 @@ use crate::{
     attributes::{Attributes, number},
     head::headers::{self, Fate},
     lease::{self, Leases},
-    meter::{End, Forward, Meter, MeterSetup, Metered, More, UsageEvent},
+    meter::{End, Form, Forward, HeaderCounts, Meter, MeterSetup, Metered, More, UsageEvent},
     record::{Reached, Record},
     refusal::ProviderFault,
     reply::Reply,
@@ -76,12 +76,12 @@ impl Exchange {
             return AnswerStep::Refuse(self.refuse(ProviderFault::BadCredential, host));
         }
         let meter = Meter::new(&MeterSetup {
-            api,
-            endpoint: sent.endpoint,
+            form: Form::of(api, sent.endpoint),
             status,
             content_type: header(b"content-type"),
             content_encoding: header(b"content-encoding"),
             usage_event: sent.usage_event,
+            headers: HeaderCounts::read(pairs.iter().copied()),
             input_estimate: sent.input_estimate,
         });
         let mut edits = HeaderEdits::default();

@@ -3,12 +3,8 @@
 //! One table for all endpoints: chat, completions, responses, embeddings, audio and images differ in
 //! where usage stands, never in what a place means.
 
-use super::grammar::{Count, Counts, Label, Mark, Members, Node};
+use super::grammar::{Count, Counts, Label, Mark, Node, TEXT, object};
 use crate::{units::Tokens, usage::Usage};
-
-const fn nothing(members: Members) -> Node {
-    Node::Object(Mark::None, members)
-}
 
 /// Chat says prompt and completion, responses and images say input and output.
 const USAGE: Node = Node::Object(
@@ -32,36 +28,36 @@ const USAGE: Node = Node::Object(
         ("prompt_audio_seconds", Node::Count(Count::Audio)),
     ],
 );
-const INPUT_DETAILS: Node = nothing(&[
+const INPUT_DETAILS: Node = object(&[
     ("cached_tokens", Node::Count(Count::CacheRead)),
     ("cache_write_tokens", Node::Count(Count::CacheWrite)),
 ]);
-const OUTPUT_DETAILS: Node = nothing(&[("reasoning_tokens", Node::Count(Count::Reasoning))]);
+const OUTPUT_DETAILS: Node = object(&[("reasoning_tokens", Node::Count(Count::Reasoning))]);
 
 /// Mistral and the responses API split text into typed parts.
-const TEXT: Node = Node::Text(&[
-    ("text", Node::Text(&[])),
-    ("thinking", Node::Text(&[("text", Node::Text(&[]))])),
-    ("refusal", Node::Text(&[])),
+const PARTS: Node = Node::Text(&[
+    ("text", TEXT),
+    ("thinking", Node::Text(&[("text", TEXT)])),
+    ("refusal", TEXT),
 ]);
-const MESSAGE: Node = nothing(&[
-    ("content", TEXT),
+const MESSAGE: Node = object(&[
+    ("content", PARTS),
     ("refusal", TEXT),
     ("reasoning", TEXT),
     ("reasoning_content", TEXT),
     (
         "tool_calls",
-        nothing(&[
+        object(&[
             ("function", FUNCTION),
-            ("custom", nothing(&[("input", TEXT)])),
+            ("custom", object(&[("input", TEXT)])),
         ]),
     ),
     ("function_call", FUNCTION),
 ]);
-const FUNCTION: Node = nothing(&[("name", TEXT), ("arguments", TEXT)]);
+const FUNCTION: Node = object(&[("name", TEXT), ("arguments", TEXT)]);
 
 /// A JSON answer, or one event of a stream.
-pub(super) static ANSWER: Node = nothing(&[
+pub(super) static ANSWER: Node = object(&[
     (
         "choices",
         Node::Object(
@@ -83,7 +79,7 @@ pub(super) static ANSWER: Node = nothing(&[
     ("error", Node::Error),
     (
         "response",
-        nothing(&[
+        object(&[
             ("usage", USAGE),
             ("model", Node::Label(Label::Model)),
             ("id", Node::Label(Label::ResponseId)),
@@ -96,9 +92,9 @@ pub(super) static ANSWER: Node = nothing(&[
     ("incomplete_details", INCOMPLETE),
     (
         "output",
-        nothing(&[
-            ("content", TEXT),
-            ("summary", TEXT),
+        object(&[
+            ("content", PARTS),
+            ("summary", PARTS),
             ("name", TEXT),
             ("arguments", TEXT),
             ("input", TEXT),
@@ -107,10 +103,10 @@ pub(super) static ANSWER: Node = nothing(&[
     // Groq.
     (
         "x_groq",
-        nothing(&[("usage", USAGE), ("error", Node::Error)]),
+        object(&[("usage", USAGE), ("error", Node::Error)]),
     ),
 ]);
-const INCOMPLETE: Node = nothing(&[("reason", Node::Label(Label::Finish))]);
+const INCOMPLETE: Node = object(&[("reason", Node::Label(Label::Finish))]);
 
 /// What the numbers mean: input contains the cached part. Output contains reasoning as a rule;
 /// where the total is larger than both, the provider left reasoning out of it (xAI; Gemini's

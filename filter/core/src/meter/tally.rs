@@ -2,7 +2,7 @@
 
 use super::{
     estimate::Estimator,
-    grammar::{Count, Counts, Label, Mark},
+    grammar::{Count, Counts, Label, Mark, Passes},
 };
 use crate::units::Tokens;
 
@@ -43,17 +43,17 @@ pub(super) struct Event {
 }
 
 impl Tally {
-    pub(super) const fn mark(&mut self, mark: Mark) {
+    pub(super) fn mark(&mut self, mark: Mark) {
         match mark {
             Mark::Choice => self.event.choice = true,
             Mark::Merge => {
                 self.event.report = true;
-                self.counts.passes = Counts::NONE.passes;
+                self.counts.passes = Passes::default();
             }
             Mark::None => {}
             Mark::Report => {
                 self.event.report = true;
-                self.counts = Counts::NONE;
+                self.counts = Counts::default();
             }
         }
     }
@@ -138,7 +138,7 @@ fn bounded(text: &[u8]) -> String {
 
 /// A JSON number as tokens, rounded up; `None` for what can't be a count: negative, not a number,
 /// absurdly large.
-fn parse(token: &[u8]) -> Option<Tokens> {
+pub(super) fn parse(token: &[u8]) -> Option<Tokens> {
     let number: f64 = str::from_utf8(token).ok()?.parse().ok()?;
     // A negative zero is zero; the cast is exact in this range.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
