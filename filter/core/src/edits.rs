@@ -69,9 +69,15 @@ impl Edit {
     }
 }
 
-fn include_usage(facts: &BodyFacts<'_>) -> Option<Change> {
+/// Whether [`Edit::IncludeUsage`] changes this request: it would get no usage event by itself.
+#[must_use]
+pub fn lacks_usage_event(facts: &BodyFacts<'_>) -> bool {
     let has_field = matches!(facts.endpoint, Endpoint::Chat | Endpoint::Completions);
-    if !has_field || !facts.stream || facts.usage_asked {
+    has_field && facts.stream && !facts.usage_asked
+}
+
+fn include_usage(facts: &BodyFacts<'_>) -> Option<Change> {
+    if !lacks_usage_event(facts) {
         return None;
     }
     let options = || r#"{"include_usage":true}"#.to_owned();

@@ -7,7 +7,10 @@ use crate::{
     attributes::{Attributes, number},
     head::headers::{self, Fate},
     lease::{self, Leases},
-    meter::{End, Form, Forward, HeaderCounts, Meter, MeterSetup, Metered, More, UsageEvent},
+    meter::{
+        Completeness, End, Form, Forward, HeaderCounts, Meter, MeterSetup, Metered, More,
+        UsageEvent,
+    },
     record::{Reached, Record},
     refusal::ProviderFault,
     reply::Reply,
@@ -67,12 +70,11 @@ impl Exchange {
             && let Some(credential) = &self.record.credential
         {
             self.record.dropped = leases.drop_refused(&sent.lease, credential, host.now);
-            self.settle(
-                *sent,
-                End::Complete,
-                Metered::unread(Usage::default()),
-                host,
-            );
+            let metered = Metered {
+                completeness: Completeness::Failed,
+                ..Metered::unread(Usage::default())
+            };
+            self.settle(*sent, End::Complete, metered, host);
             return AnswerStep::Refuse(self.refuse(ProviderFault::BadCredential, host));
         }
         let meter = Meter::new(&MeterSetup {
@@ -236,4 +238,160 @@ fn reached_nobody(attributes: &impl Attributes) -> bool {
         | flag::UPSTREAM_OVERFLOW
         | flag::NO_ROUTE_FOUND;
     flags(attributes) & NOBODY != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config,
+        exchange::{BodyStep, HeadStep},
+        reservation::Ledger,
+        secret::{Credential, CredentialId},
+        testing::{Map, Memory},
+        units::Timestamp,
+    };
+
+    const DOCUMENT: &str = r#"{
+        "identity": { "sources": [{ "mtls": { "trust_domains": ["prod.example"] } }] },
+        "providers": {
+            "openai": { "api": "openai", "match": { "path_prefix": "/openai" }, "clusters": ["c"] },
+            "anthropic": {
+                "api": "anthropic", "match": { "path_prefix": "/anthropic" }, "clusters": ["c"] }
+        },
+        "broker": { "cluster": "broker" },
+        "policies": [{
+            "name": "bots", "subjects": ["spiffe://prod.example/bot"],
+            "allow": [
+                { "providers": ["openai"], "endpoints": ["chat"], "models": ["m"] },
+                { "providers": ["anthropic"], "endpoints": ["messages"], "models": ["m"] } ]
+        }]
+    }"#;
+    const CHAT: &str = "/openai/v1/chat/completions";
+    const MESSAGES: &str = "/anthropic/v1/messages";
+
+    struct Scene {
+        config: Config,
+        ledger: Ledger,
+        attributes: Map,
+        store: Memory,
+        leases: Leases<u32>,
+        exchange: Exchange,
+    }
+
+    impl Scene {
+        /// A request whose lease was there at once: it went up.
+        fn sent(path: &str, body: &str) -> Self {
+            let config = Config::parse(DOCUMENT.as_bytes()).unwrap();
+            let ledger = Ledger::new(&config.namespace, config.ledger_budgets());
+            let mut attributes = Map::default();
+            attributes
+                .set("connection.mtls", [1])
+                .set(
+                    "connection.uri_san_peer_certificate",
+                    "spiffe://prod.example/bot",
+                )
+                .set("xds.cluster_name", "c")
+                .set("response.code_details", "via_upstream");
+            let mut scene = Self {
+                store: Memory::laid_out(&ledger),
+                config,
+                ledger,
+                attributes,
+                leases: Leases::new(1),
+                exchange: Exchange::default(),
+            };
+            scene.send(path, body);
+            scene
+        }
+
+        fn send(&mut self, path: &str, body: &str) {
+            let pairs: [(&[u8], &[u8]); 4] = [
+                (b":method", b"POST"),
+                (b":path", path.as_bytes()),
+                (b":authority", b"almoner"),
+                (b"content-type", b"application/json"),
+            ];
+            let host = host(&self.config, &self.ledger, &self.attributes, &self.store);
+            let step = self.exchange.on_head(&pairs, &host);
+            assert!(matches!(step, HeadStep::Hold(_)), "{step:?}");
+            let leases = &mut self.leases;
+            let step = self.exchange.on_body(body.as_bytes(), 1, leases, &host);
+            let BodyStep::Await(_, Some(fetch)) = step else {
+                panic!("no fetch");
+            };
+            let lease = lease::Lease {
+                attach: lease::Attach::Bearer,
+                credential: Credential::new("secret".to_owned().into()).unwrap(),
+                credential_id: CredentialId::new("id").unwrap(),
+                issued: host.now,
+                expires: host.now.after(Duration::from_mins(5)),
+            };
+            leases.complete(&fetch.key, Ok(lease), host.now);
+            self.exchange.on_lease(leases, &host);
+        }
+
+        fn answer(&mut self, status: &str, content_type: &str) -> AnswerStep {
+            let pairs: [(&[u8], &[u8]); 2] = [
+                (b":status", status.as_bytes()),
+                (b"content-type", content_type.as_bytes()),
+            ];
+            let host = host(&self.config, &self.ledger, &self.attributes, &self.store);
+            self.exchange
+                .on_answer_head(&pairs, &mut self.leases, &host)
+        }
+
+        fn end(self) -> Record {
+            let host = host(&self.config, &self.ledger, &self.attributes, &self.store);
+            self.exchange.on_end(&host)
+        }
+    }
+
+    const fn host<'a>(
+        config: &'a Config,
+        ledger: &'a Ledger,
+        attributes: &'a Map,
+        store: &'a Memory,
+    ) -> Host<'a, Map, Memory> {
+        Host {
+            config,
+            ledger,
+            attributes,
+            store,
+            now: Timestamp(1_000_000),
+        }
+    }
+
+    #[test]
+    fn takes_out_only_the_usage_event_that_it_asked_for() {
+        let openai =
+            "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1}}\n\n";
+        let anthropic = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":\
+                         {\"usage\":{\"input_tokens\":1,\"output_tokens\":1}}}\n\n";
+        let asking = r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#;
+        let silent = r#"{"model":"m","stream":true,"max_tokens":1}"#;
+        for (path, body, event, expected) in [
+            (CHAT, silent, openai, Forward::Replace(Vec::new())),
+            (CHAT, asking, openai, Forward::Unchanged),
+            (MESSAGES, silent, anthropic, Forward::Unchanged),
+        ] {
+            let mut scene = Scene::sent(path, body);
+            scene.answer("200", "text/event-stream");
+            let forward = scene
+                .exchange
+                .on_answer_bytes(event.as_bytes(), More::Expected);
+            assert_eq!(forward, expected, "{path} {body}");
+        }
+    }
+
+    #[test]
+    fn a_refused_credential_costs_nothing_and_is_marked_as_a_failure() {
+        let mut scene = Scene::sent(CHAT, r#"{"model":"m"}"#);
+        let step = scene.answer("401", "application/json");
+        assert!(matches!(step, AnswerStep::Refuse(reply) if reply.status == 502));
+        let record = scene.end();
+        let metered = record.metered.unwrap();
+        assert_eq!(metered.completeness, Completeness::Failed);
+        assert_eq!(record.charged.unwrap().output, crate::units::Tokens::ZERO);
+    }
 }

@@ -376,9 +376,10 @@ fn wanted(grant: &Grant) -> Vec<Edit> {
     edits
 }
 
+/// What we alone ask for is ours alone; where an API reports unasked, its events are the caller's.
 fn usage_event(facts: Option<&BodyFacts<'_>>) -> UsageEvent {
     match facts {
-        Some(facts) if facts.stream && !facts.usage_asked => UsageEvent::Remove,
+        Some(facts) if edits::lacks_usage_event(facts) => UsageEvent::Remove,
         _ => UsageEvent::Keep,
     }
 }
