@@ -56,10 +56,10 @@ pub(crate) fn set_request_header(name: &str, value: &str) -> Result<(), Status> 
     hostcalls::set_map_value(MapType::HttpRequestHeaders, name, Some(value))
 }
 
-/// Removes every trailer of the request.
-pub(crate) fn remove_request_trailers() -> Result<(), Status> {
-    for (name, _) in headers(MapType::HttpRequestTrailers) {
-        hostcalls::remove_map_value(MapType::HttpRequestTrailers, &name)?;
+/// Empties a header map.
+pub(crate) fn remove_all(map: MapType) -> Result<(), Status> {
+    for (name, _) in headers(map) {
+        hostcalls::remove_map_value(map, &name)?;
     }
     Ok(())
 }

@@ -157,7 +157,7 @@ impl HttpContext for Stream {
     /// With trailers no body callback has the end of the stream: these are it.
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
         self.worker.hold_mode_seen.set(true);
-        if host::remove_request_trailers().is_err() {
+        if host::remove_all(MapType::HttpRequestTrailers).is_err() {
             self.fail();
             return Action::Pause;
         }
@@ -219,8 +219,14 @@ impl HttpContext for Stream {
         Action::Continue
     }
 
+    /// No API promises any; what a provider puts there is not the caller's business.
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
         self.live.exchange.borrow_mut().on_answer_trailers();
+        if host::remove_all(MapType::HttpResponseTrailers).is_err() {
+            self.worker
+                .critical("host_failure", "can't remove the trailers of an answer");
+            let _ = host::reset_stream();
+        }
         Action::Continue
     }
 
