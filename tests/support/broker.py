@@ -59,11 +59,11 @@ class ScriptedBroker:
     def lease(self, form: dict[str, str], **changes) -> Reply:
         """A good answer; `changes` replace its fields."""
         provider = form["audience"]
-        keys = {"openai": self.stand.openai_key, "anthropic": self.stand.anthropic_key}
+        anthropic = provider == "anthropic"
         answer = {
-            "access_token": keys[provider],
+            "access_token": self.stand.anthropic_key if anthropic else self.stand.openai_key,
             "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
-            "token_type": "Bearer" if provider == "openai" else "N_A",
+            "token_type": "N_A" if anthropic else "Bearer",
             "expires_in": self.expires_in,
             "subject": self.subject(form),
             "credential_id": f"{provider}/scripted",
