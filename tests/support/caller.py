@@ -28,6 +28,7 @@ from .identity import Certificate
 SECONDS = 20
 CHAT = "/openai/v1/chat/completions"
 MESSAGES = "/anthropic/v1/messages"
+ANTHROPIC_VERSION = ("anthropic-version", "2023-06-01")
 
 
 class Reset(Exception):
@@ -79,15 +80,18 @@ class Caller:
 
     def messages(self, text: str = "Hello", *, path=MESSAGES, headers=(), **fields) -> Answer:
         """An Anthropic message; `fields` are the body's."""
-        body = {"model": "claude-sonnet-4-5", "max_tokens": 16} | fields
-        body.setdefault("messages", [{"role": "user", "content": text}])
-        headers = [("anthropic-version", "2023-06-01"), *headers]
-        return self.request("POST", path, headers=headers, body=json.dumps(body).encode())
+        headers = [ANTHROPIC_VERSION, *headers]
+        return self.request("POST", path, headers=headers, body=_message(text, fields))
 
     def open_chat(self, text: str = "Hello", *, headers=(), **fields):
         """A streamed chat completion, live."""
         body = _chat(text, {"stream": True} | fields)
         return self.open("POST", CHAT, headers=headers, body=body)
+
+    def open_messages(self, text: str = "Hello", *, headers=(), **fields):
+        """A streamed message, live."""
+        body = _message(text, {"stream": True} | fields)
+        return self.open("POST", MESSAGES, headers=[ANTHROPIC_VERSION, *headers], body=body)
 
     def request(self, method: str, path: str, *, headers=(), body=b"", trailers=()) -> Answer:
         with self.open(method, path, headers=headers, body=body, trailers=trailers) as exchange:
@@ -387,6 +391,12 @@ def _source(connection: socket.socket) -> str:
 
 def _chat(text: str, fields: dict) -> bytes:
     body = {"model": "gpt-4o-mini"} | fields
+    body.setdefault("messages", [{"role": "user", "content": text}])
+    return json.dumps(body).encode()
+
+
+def _message(text: str, fields: dict) -> bytes:
+    body = {"model": "claude-sonnet-4-5", "max_tokens": 16} | fields
     body.setdefault("messages", [{"role": "user", "content": text}])
     return json.dumps(body).encode()
 
