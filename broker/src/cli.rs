@@ -1,12 +1,21 @@
 //! The command line: takes arguments, gives an exit code.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
-use crate::{config::Config, document::DocumentError, serve};
+use crate::{
+    check::{self, Report, Severity},
+    config::Config,
+    document::DocumentError,
+    serve,
+};
 
 /// Lets workloads call LLM APIs without holding a key: gives listed Envoys short-lived leases.
 #[derive(Parser)]
@@ -29,6 +38,42 @@ enum Command {
     /// standard error. SIGTERM and SIGINT let running exchanges finish.
     #[command(after_long_help = SERVE_HELP)]
     Serve(Serve),
+    /// Check a policy document, and the Envoy configuration around it.
+    ///
+    /// The document is read by the code that reads it in Envoy. With --envoy, the bootstrap is
+    /// checked for every setting that Almoner's promises rest on: verified certificates, one
+    /// jwt_authn provider a slot, hold mode, capabilities, rewrites, retries, mirrors, upstream TLS,
+    /// and more. A finding is one line: path, severity, what was expected and found, what to do.
+    ///
+    /// Exit code: 0 no error, 1 errors, 2 could not check.
+    #[command(after_long_help = CHECK_HELP)]
+    Check(Check),
+}
+
+const CHECK_HELP: &str = "\
+Examples:
+  almoner-broker check policy.yaml
+  almoner-broker check policy.yaml --envoy gateway.yaml
+  almoner-broker check --envoy gateway.yaml               the document inside the Envoy configuration
+  almoner-broker check --envoy gateway.yaml --format json | jq '.findings[].path'";
+
+#[derive(clap::Args)]
+struct Check {
+    /// The policy document, YAML or JSON; without it the one in the Envoy configuration.
+    #[arg(required_unless_present = "envoy")]
+    policy: Option<PathBuf>,
+    /// An Envoy bootstrap, YAML or JSON.
+    #[arg(long, value_name = "FILE")]
+    envoy: Option<PathBuf>,
+    /// How findings are written.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Json,
+    Text,
 }
 
 const SERVE_HELP: &str = "\
@@ -57,8 +102,44 @@ struct Serve {
 /// Runs what the arguments ask for. Exit codes: 0 as asked, 1 findings, 2 could not be done.
 pub async fn run(arguments: Arguments) -> ExitCode {
     match arguments.command {
+        Command::Check(arguments) => check(&arguments),
         Command::Serve(arguments) => serve(arguments).await,
     }
+}
+
+fn check(arguments: &Check) -> ExitCode {
+    let report = match check::run(arguments.policy.as_deref(), arguments.envoy.as_deref()) {
+        Ok(report) => report,
+        Err(error) => return failed(&error),
+    };
+    match write_report(&report, arguments.format) {
+        Err(error) => failed(&error),
+        Ok(()) if report.count(Severity::Error) > 0 => ExitCode::from(1),
+        Ok(()) => ExitCode::SUCCESS,
+    }
+}
+
+fn write_report(report: &Report, format: Format) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match format {
+        Format::Json => {
+            serde_json::to_writer_pretty(&mut out, report)?;
+            writeln!(out)
+        }
+        Format::Text => {
+            for finding in &report.findings {
+                writeln!(out, "{finding}")?;
+            }
+            let errors = report.count(Severity::Error);
+            let warnings = report.count(Severity::Warning);
+            writeln!(out, "{errors} errors, {warnings} warnings")
+        }
+    }
+}
+
+fn failed(error: &impl std::fmt::Display) -> ExitCode {
+    eprintln!("almoner-broker: {error}");
+    ExitCode::from(2)
 }
 
 async fn serve(arguments: Serve) -> ExitCode {
@@ -68,10 +149,7 @@ async fn serve(arguments: Serve) -> ExitCode {
     }
     match serve_until_told(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("almoner-broker: {error}");
-            ExitCode::from(2)
-        }
+        Err(error) => failed(&error),
     }
 }
 

@@ -202,61 +202,21 @@ impl Config {
 
     /// What types alone can't say, as the path and the problem.
     fn check(&self) -> Result<(), (String, String)> {
-        let wrong = |at: String, expected: &str, found: &str| {
-            Err((at, format!("expected {expected}, found {found}")))
-        };
         if self.envoys.is_empty() {
-            return wrong("envoys".into(), "at least one Envoy", "none");
+            return wrong("envoys", "at least one Envoy", "none");
         }
-        if self.max_lease.is_zero() || self.max_lease > Duration::from_secs(3600) {
-            return wrong(
-                "max_lease".into(),
-                "more than zero, at most 1h",
-                &format!("{:?}", self.max_lease),
-            );
+        if self.max_lease.is_zero() || self.max_lease > Duration::from_hours(1) {
+            let found = format!("{:?}", self.max_lease);
+            return wrong("max_lease", "more than zero, at most 1h", &found);
         }
         for (index, issuer) in self.issuers.iter().enumerate() {
             let at = format!("issuers[{index}]");
-            let earlier = self
-                .issuers
-                .iter()
-                .take(index)
-                .any(|other| other.issuer == issuer.issuer);
-            if earlier || issuer.issuer.is_empty() {
-                return wrong(
-                    format!("{at}.issuer"),
-                    "a name that no other issuer has",
-                    &issuer.issuer,
-                );
+            let mut earlier = self.issuers.iter().take(index);
+            if earlier.any(|other| other.issuer == issuer.issuer) {
+                let expected = "a name that no other issuer has";
+                return wrong(&format!("{at}.issuer"), expected, &issuer.issuer);
             }
-            if issuer.audiences.is_empty() || issuer.audiences.iter().any(String::is_empty) {
-                return wrong(format!("{at}.audiences"), "at least one audience", "none");
-            }
-            if issuer.jwks_uri.is_some() == issuer.jwks_file.is_some() {
-                return wrong(at, "one of `jwks_uri` and `jwks_file`", "both or neither");
-            }
-            let secure = issuer
-                .jwks_uri
-                .as_ref()
-                .is_none_or(|uri| uri.starts_with("https://"));
-            if !secure {
-                return wrong(
-                    format!("{at}.jwks_uri"),
-                    "an https address",
-                    "another scheme",
-                );
-            }
-            let weak = issuer
-                .algorithms
-                .iter()
-                .find(|algorithm| is_symmetric(**algorithm));
-            if let Some(algorithm) = weak {
-                let found = format!("{algorithm:?}");
-                return wrong(format!("{at}.algorithms"), "asymmetric algorithms", &found);
-            }
-            if issuer.algorithms.is_empty() {
-                return wrong(format!("{at}.algorithms"), "at least one algorithm", "none");
-            }
+            issuer.check(&at)?;
         }
         let Limits {
             connections,
@@ -266,7 +226,7 @@ impl Config {
             ..
         } = self.limits;
         if connections == 0 || exchanges == 0 || exchanges_per_second == 0 || body_bytes == 0 {
-            return wrong("limits".into(), "limits above zero", "a zero");
+            return wrong("limits", "limits above zero", "a zero");
         }
         Ok(())
     }
@@ -292,6 +252,51 @@ impl Config {
         .chain(issuers)
         .chain(audit)
     }
+}
+
+impl Issuer {
+    fn check(&self, at: &str) -> Result<(), (String, String)> {
+        if self.issuer.is_empty() {
+            return wrong(
+                &format!("{at}.issuer"),
+                "the `iss` of its tokens",
+                "an empty text",
+            );
+        }
+        if self.audiences.is_empty() || self.audiences.iter().any(String::is_empty) {
+            return wrong(&format!("{at}.audiences"), "at least one audience", "none");
+        }
+        if self.jwks_uri.is_some() == self.jwks_file.is_some() {
+            return wrong(at, "one of `jwks_uri` and `jwks_file`", "both or neither");
+        }
+        if self
+            .jwks_uri
+            .as_ref()
+            .is_some_and(|uri| !uri.starts_with("https://"))
+        {
+            return wrong(
+                &format!("{at}.jwks_uri"),
+                "an https address",
+                "another scheme",
+            );
+        }
+        let at = format!("{at}.algorithms");
+        if self.algorithms.is_empty() {
+            return wrong(&at, "at least one algorithm", "none");
+        }
+        match self
+            .algorithms
+            .iter()
+            .find(|algorithm| is_symmetric(**algorithm))
+        {
+            Some(weak) => wrong(&at, "asymmetric algorithms", &format!("{weak:?}")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn wrong(at: &str, expected: &str, found: &str) -> Result<(), (String, String)> {
+    Err((at.to_owned(), format!("expected {expected}, found {found}")))
 }
 
 const fn is_symmetric(algorithm: Algorithm) -> bool {

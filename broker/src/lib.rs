@@ -21,4 +21,6 @@ mod token;
 
 pub mod serve;
 
+pub mod check;
+
 pub mod cli;

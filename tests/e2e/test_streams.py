@@ -33,15 +33,18 @@ def charged(record: dict) -> tuple[int, int]:
 
 
 # Pieces of every size: events split within keys, numbers, characters of several bytes, line ends.
-CHUNKS = [None, 1, 7, 300, 100_000]
+PIECES = pytest.mark.parametrize(
+    ("protocol", "chunk"),
+    [("http/1.1", None), ("h2", None), ("h2", 1), ("http/1.1", 7), ("h2", 300), ("h2", 100_000)],
+)
 
 
-@PROTOCOLS
-@pytest.mark.parametrize("chunk", CHUNKS)
+@PIECES
 @pytest.mark.parametrize(
-    "options", [{}, {"stream_options": None}, {"stream_options": {"include_usage": False}}],
+    "options",
+    [{}, {"stream_options": None}, {"stream_options": {"include_usage": False}}],
     ids=["says nothing", "says null", "says no"],
-)  # fmt: skip
+)
 def test_who_did_not_ask_for_usage_gets_the_stream_without_it(
     stand, gateway, new_caller, protocol, chunk, options
 ):
@@ -60,8 +63,7 @@ def test_who_did_not_ask_for_usage_gets_the_stream_without_it(
     assert record["almoner.usage.completeness"] == "complete"
 
 
-@PROTOCOLS
-@pytest.mark.parametrize("chunk", CHUNKS)
+@PIECES
 def test_who_asked_for_usage_gets_the_stream_as_it_is(
     stand, gateway, new_caller, protocol, chunk
 ):
@@ -76,8 +78,7 @@ def test_who_asked_for_usage_gets_the_stream_as_it_is(
     assert charged(gateway.record(answer)) == (usage["prompt_tokens"], usage["completion_tokens"])
 
 
-@PROTOCOLS
-@pytest.mark.parametrize("chunk", CHUNKS)
+@PIECES
 def test_a_stream_of_anthropic_passes_as_it_is(stand, gateway, new_caller, protocol, chunk):
     caller = new_caller(protocol=protocol)
     cues = {"chunk": chunk} if chunk else {}

@@ -10,6 +10,7 @@
 
 import collections
 import dataclasses
+import datetime
 import http.client
 import json
 import pathlib
@@ -46,6 +47,8 @@ class Answer:
     """False where it was cut off."""
     source: str
     """The caller's address, as Envoy's access log has it."""
+    began: str
+    """When it began, likewise: another exchange may have had the same address before."""
 
     def header(self, name: str) -> str | None:
         values = [value for key, value in self.headers if key == name]
@@ -107,8 +110,8 @@ class Caller:
     def raw(self, content: bytes, *, method: str = "GET") -> Answer:
         """These very bytes on a connection; reads an HTTP/1.1 answer."""
         connection = self.connect(alpn="http/1.1")
-        connection.sendall(content)
-        with Http1Exchange.answered(connection, method) as exchange:
+        with Http1Exchange.awaiting(connection, method) as exchange:
+            connection.sendall(content)
             return exchange.answer()
 
     def connect(self, alpn: str | None = None) -> socket.socket:
@@ -139,6 +142,7 @@ class Exchange:
     status: int
     headers: list[tuple[str, str]]
     source: str
+    began: str
 
     def read(self) -> bytes:
         """The next bytes of the body; empty at its end. Raises `Reset`."""
@@ -182,7 +186,7 @@ class Exchange:
             complete = True
         except Reset:
             complete = False
-        return Answer(self.status, self.headers, bytes(body), complete, self.source)
+        return Answer(self.status, self.headers, bytes(body), complete, self.source, self.began)
 
     def __enter__(self):
         return self
@@ -211,15 +215,15 @@ class Http1Exchange(Exchange):
             self.finish(trailers)
 
     @classmethod
-    def answered(cls, connection, method):
-        """An exchange whose request is already out."""
+    def awaiting(cls, connection, method):
+        """An exchange whose request somebody else sends."""
         exchange = cls.__new__(cls)
         exchange._begin(connection, method)
         return exchange
 
     def _begin(self, connection, method):
         self._connection, self._response, self._method = connection, None, method
-        self.source = _source(connection)
+        self.source, self.began = _source(connection), _now()
 
     def send(self, content: bytes):
         if content:
@@ -275,7 +279,7 @@ class Http1Exchange(Exchange):
 class Http2Exchange(Exchange):
     def __init__(self, connection, host, method, path, headers, body, trailers, finish):
         self._connection = connection
-        self.source = _source(connection)
+        self.source, self.began = _source(connection), _now()
         config = h2.config.H2Configuration(
             client_side=True,
             header_encoding="utf-8",
@@ -387,6 +391,11 @@ class Http2Exchange(Exchange):
 def _source(connection: socket.socket) -> str:
     host, port = connection.getsockname()[:2]
     return f"{host}:{port}"
+
+
+def _now() -> str:
+    now = datetime.datetime.now(datetime.UTC)
+    return now.strftime("%Y-%m-%dT%H:%M:%S.") + f"{now.microsecond // 1000:03d}Z"
 
 
 def _chat(text: str, fields: dict) -> bytes:

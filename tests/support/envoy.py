@@ -179,16 +179,19 @@ class Envoy(Process):
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def line(self, answer) -> dict:
-        """The access log's line of an exchange: a caller has a connection, so a port, for each."""
+        """The access log's line of an exchange, live or over: a caller has a port for each."""
 
         def one():
-            return next((line for line in self.lines() if line["source"] == answer.source), None)
+            return next((line for line in self.lines() if mine(line)), None)
+
+        def mine(line):
+            return line["source"] == answer.source and line["time"] >= answer.began
 
         return eventually(one, what=f"an access log line of {answer.source}")
 
-    def record(self, exchange) -> dict:
-        """The plugin's record of an exchange, live or over."""
-        return self.line(exchange)["record"]["value"]
+    def record(self, answer) -> dict:
+        """The record that the plugin left of an exchange."""
+        return self.line(answer)["record"]["value"]
 
     def await_lines(self, count: int, such: Callable[[dict], bool] = lambda _: True) -> list[dict]:
         """Awaits `count` lines (`such` that) and gives all of these."""

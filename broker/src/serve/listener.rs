@@ -14,11 +14,15 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{debug, warn};
 
 use super::tls;
-use crate::{config::Limits, metrics::Metrics, token::Peer};
+use crate::{
+    config::Limits,
+    metrics::Metrics,
+    token::{Peer, TokenEndpoint},
+};
 
 /// How long connections may take to finish once the broker stops.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -29,6 +33,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Service {
     pub(super) acceptor: TlsAcceptor,
     pub(super) app: Router,
+    pub(super) endpoint: Arc<TokenEndpoint>,
     pub(super) limits: Limits,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -92,44 +97,31 @@ async fn connection(
     mut stopped: watch::Receiver<bool>,
     _place: OwnedSemaphorePermit,
 ) {
-    let limits = &service.limits;
-    let session = match timeout(limits.timeout, service.acceptor.accept(stream)).await {
-        Ok(Ok(session)) => session,
-        Ok(Err(error)) => {
-            service.metrics.handshake_failures.inc();
-            debug!(%address, %error, "TLS handshake failed");
-            return;
-        }
-        Err(_) => {
-            service.metrics.handshake_failures.inc();
-            return;
-        }
+    let Some(session) = handshake(&service, stream, address).await else {
+        service.metrics.handshake_failures.inc();
+        return;
     };
     let peer = Peer {
         address,
         identity: tls::identity(session.get_ref().1),
     };
-    let app = TowerToHyperService::new(service.app.clone().layer(Extension(peer)));
-
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.timeout);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(128)
-        .max_header_list_size(16 * 1024)
-        .keep_alive_interval(limits.timeout)
-        .keep_alive_timeout(limits.timeout);
+    // A stranger is told that it is one, and may not sit on a place.
+    let limits = &service.limits;
+    let known = service.endpoint.knows(&peer);
+    let age = if known {
+        limits.connection_age
+    } else {
+        limits.timeout
+    };
 
     service.metrics.connections.inc();
+    let app = TowerToHyperService::new(service.app.clone().layer(Extension(peer)));
+    let builder = protocol(limits.timeout);
     let serving = builder.serve_connection(TokioIo::new(session), app);
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => Some(ended),
-        () = sleep(limits.connection_age) => None,
+        () = sleep(age) => None,
         _ = stopped.wait_for(|stop| *stop) => None,
     };
     let ended = match ended {
@@ -143,4 +135,36 @@ async fn connection(
     if let Err(error) = ended {
         debug!(%address, %error, "connection ended");
     }
+}
+
+async fn handshake(
+    service: &Service,
+    stream: TcpStream,
+    address: SocketAddr,
+) -> Option<TlsStream<TcpStream>> {
+    match timeout(service.limits.timeout, service.acceptor.accept(stream)).await {
+        Ok(Ok(session)) => Some(session),
+        Ok(Err(error)) => {
+            debug!(%address, %error, "TLS handshake failed");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// HTTP/1.1 and HTTP/2, as the TLS session settled.
+fn protocol(patience: Duration) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(patience);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(128)
+        .max_header_list_size(16 * 1024)
+        .keep_alive_interval(patience)
+        .keep_alive_timeout(patience);
+    builder
 }

@@ -163,6 +163,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let service = listener::Service {
         acceptor,
         app: http::router(Arc::clone(&endpoint), &config.limits),
+        endpoint: Arc::clone(&endpoint),
         limits: config.limits,
         metrics: Arc::clone(&metrics),
     };

@@ -71,6 +71,13 @@ struct Trace {
 }
 
 impl TokenEndpoint {
+    /// Whether the peer is a listed Envoy.
+    pub(crate) fn knows(&self, peer: &Peer) -> bool {
+        peer.identity
+            .as_ref()
+            .is_some_and(|id| self.envoys.listed(id).is_some())
+    }
+
     /// Who the peer is, if it is a listed Envoy that is within its rate. Asked before the body is
     /// read.
     pub(crate) fn admit<'a>(

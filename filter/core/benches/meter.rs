@@ -4,7 +4,8 @@ use std::{fmt::Write as _, hint::black_box};
 
 use almoner_core::{
     meter::{
-        Charge, Dialect, End, Form, HeaderCounts, Meter, MeterSetup, Metered, More, UsageEvent,
+        Calibration, Charge, Dialect, End, Form, HeaderCounts, Meter, MeterSetup, Metered, More,
+        UsageEvent,
     },
     units::Tokens,
 };
@@ -77,10 +78,10 @@ fn embeddings() -> String {
 fn meter(setup: &MeterSetup<'_>, body: &str) -> Metered {
     let mut meter = Meter::new(setup);
     for chunk in body.as_bytes().chunks(CHUNK) {
-        black_box(meter.push(black_box(chunk), More::Expected));
+        let _ = black_box(meter.push(black_box(chunk), More::Expected));
         black_box(meter.output_so_far());
     }
-    black_box(meter.push(b"", More::Over));
+    let _ = black_box(meter.push(b"", More::Over));
     meter.finish(End::Complete)
 }
 
@@ -92,6 +93,7 @@ fn benches(criterion: &mut Criterion) {
         content_encoding: b"",
         usage_event,
         headers: HeaderCounts::default(),
+        calibration: Calibration::default(),
         input_estimate: Tokens::ZERO,
     };
     let sse = "text/event-stream";

@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, env, fs, path::PathBuf};
 
 use almoner_core::{
     meter::{
-        Charge, Completeness, Dialect, End, Form, Forward, HeaderCounts, Meter, MeterSetup,
-        Metered, More, UsageEvent,
+        Calibration, Charge, Completeness, Dialect, End, Form, Forward, HeaderCounts, Meter,
+        MeterSetup, Metered, More, UsageEvent,
     },
     units::Tokens,
     usage::Usage,
@@ -162,6 +162,7 @@ fn counts_what_the_providers_counted() {
             content_type: sample.content_type.as_bytes(),
             content_encoding: b"",
             usage_event: UsageEvent::Keep,
+            calibration: Calibration::default(),
             input_estimate: Tokens(1),
         };
         let whole = run(&setup, &body, Vec::new());

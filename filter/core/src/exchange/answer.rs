@@ -8,8 +8,12 @@ use crate::{
     head::headers::{self, Fate},
     lease::{self, Leases},
     meter::{
+<<<<<<< HEAD
         Completeness, End, Form, Forward, HeaderCounts, Meter, MeterSetup, Metered, More,
         UsageEvent,
+=======
+        Calibration, End, Form, Forward, HeaderCounts, Meter, MeterSetup, Metered, More, UsageEvent,
+>>>>>>> main
     },
     record::{Reached, Record},
     refusal::ProviderFault,
@@ -84,6 +88,7 @@ impl Exchange {
             content_encoding: header(b"content-encoding"),
             usage_event: sent.usage_event,
             headers: HeaderCounts::read(pairs.iter().copied()),
+            calibration: Calibration::default(),
             input_estimate: sent.input_estimate,
         });
         let mut edits = HeaderEdits::default();

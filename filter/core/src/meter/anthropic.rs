@@ -40,10 +40,12 @@ const USAGE: Node = Node::Object(
         ),
     ],
 );
+/// What a call costs beside its name and arguments.
+pub(super) const CALL: Node = Node::Call(Tokens(38));
 const BLOCK: Members = &[
     ("text", TEXT),
     ("thinking", TEXT),
-    ("name", TEXT),
+    ("name", CALL),
     ("input", Node::Words),
     ("partial_json", TEXT),
 ];

@@ -1,6 +1,9 @@
 //! What Bedrock's answers mean: Converse, and Invoke with whichever model's own grammar.
 
-use super::grammar::{Count, Counts, Label, Mark, Members, Node, TEXT, object};
+use super::{
+    anthropic,
+    grammar::{Count, Counts, Label, Mark, Members, Node, TEXT, object},
+};
 use crate::{units::Tokens, usage::Usage};
 
 /// Converse writes some counts twice; the names that end in `Count` are passed over.
@@ -13,7 +16,10 @@ const CONVERSE_USAGE: Members = &[
 ];
 const BLOCK: Node = object(&[
     ("text", TEXT),
-    ("toolUse", object(&[("name", TEXT), ("input", Node::Words)])),
+    (
+        "toolUse",
+        object(&[("name", Node::Call(Tokens(20))), ("input", Node::Words)]),
+    ),
     ("reasoningContent", REASONING),
 ]);
 const REASONING: Node = object(&[("text", TEXT), ("reasoningText", object(&[("text", TEXT)]))]);
@@ -58,13 +64,16 @@ pub(super) static INVOKE: Node = object(&[
             ("id", Node::Label(Label::ResponseId)),
         ]),
     ),
-    ("content_block", object(&[("text", TEXT), ("name", TEXT)])),
+    (
+        "content_block",
+        object(&[("text", TEXT), ("name", anthropic::CALL)]),
+    ),
     (
         "content",
         object(&[
             ("text", TEXT),
             ("thinking", TEXT),
-            ("name", TEXT),
+            ("name", anthropic::CALL),
             ("input", Node::Words),
         ]),
     ),

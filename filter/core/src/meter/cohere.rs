@@ -1,7 +1,7 @@
 //! What Cohere's answers mean, of version 1 and 2.
 
 use super::grammar::{Count, Counts, Label, Mark, Node, TEXT, object};
-use crate::usage::Usage;
+use crate::{units::Tokens, usage::Usage};
 
 /// `tokens` is what the models read and wrote; `billed_units` leaves Cohere's own preamble out, and
 /// is all that embeddings and the old generate endpoint report.
@@ -25,12 +25,14 @@ const USAGE: Node = Node::Object(
         ("cached_tokens", Node::Count(Count::CacheRead)),
     ],
 );
+/// What a call costs beside its name and arguments.
+const CALL: Node = Node::Call(Tokens(12));
 const MESSAGE: Node = object(&[
     ("content", Node::Text(&[("text", TEXT), ("thinking", TEXT)])),
     ("tool_plan", TEXT),
     (
         "tool_calls",
-        object(&[("function", object(&[("name", TEXT), ("arguments", TEXT)]))]),
+        object(&[("function", object(&[("name", CALL), ("arguments", TEXT)]))]),
     ),
 ]);
 
@@ -53,7 +55,7 @@ pub(super) static ANSWER: Node = object(&[
     ("text", TEXT),
     (
         "tool_calls",
-        object(&[("name", TEXT), ("parameters", Node::Words)]),
+        object(&[("name", CALL), ("parameters", Node::Words)]),
     ),
     (
         "generations",

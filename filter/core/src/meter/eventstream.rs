@@ -119,9 +119,7 @@ impl EventStream {
     fn prelude(&mut self) -> Option<()> {
         let total = u32_at(&self.kept, 0)?;
         self.headers_len = u32_at(&self.kept, 4)?;
-        let mut crc = Crc::START;
-        crc.push(self.kept.get(..8)?);
-        if u32_at(&self.kept, 8)? != crc.value() {
+        if u32_at(&self.kept, 8)? != checksum(self.kept.get(..8)?) {
             return None;
         }
         let overhead = self.headers_len.checked_add((PRELUDE + CHECKSUM) as u32)?;
@@ -182,6 +180,13 @@ impl Crc {
     }
 }
 
+/// The CRC-32 of bytes that are all there.
+pub(super) fn checksum(bytes: &[u8]) -> u32 {
+    let mut crc = Crc::START;
+    crc.push(bytes);
+    crc.value()
+}
+
 static TABLE: [u32; 256] = table();
 
 #[expect(
@@ -216,9 +221,6 @@ mod tests {
 
     #[test]
     fn the_checksum_is_that_of_the_standard() {
-        let mut crc = Crc::START;
-        crc.push(b"12345");
-        crc.push(b"6789");
-        assert_eq!(crc.value(), 0xcbf4_3926);
+        assert_eq!(checksum(b"123456789"), 0xcbf4_3926);
     }
 }

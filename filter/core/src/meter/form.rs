@@ -143,6 +143,14 @@ impl Dialect {
         }
     }
 
+    /// The root of one event of a stream.
+    fn event_root(self) -> &'static Node {
+        match self {
+            Self::OpenAi => &openai::EVENT,
+            _ => self.root(),
+        }
+    }
+
     /// The root of one frame's payload.
     fn frame_root(self) -> &'static Node {
         match self {
@@ -172,7 +180,7 @@ pub(super) fn frames_of(setup: &MeterSetup<'_>) -> (Frames, Option<MeterError>) 
         b"application/vnd.amazon.eventstream" => {
             Frames::Aws(Box::new(EventStream::new(dialect.frame_root())))
         }
-        b"text/event-stream" => Frames::Sse(Box::new(Sse::new(dialect.root()))),
+        b"text/event-stream" => Frames::Sse(Box::new(Sse::new(dialect.event_root()))),
         _ => return (Frames::Opaque, Some(MeterError::UnknownContentType)),
     };
     (frames, None)

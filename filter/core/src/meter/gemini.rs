@@ -34,10 +34,7 @@ pub(super) static ANSWER: Node = object(&[
                     "parts",
                     object(&[
                         ("text", TEXT),
-                        (
-                            "functionCall",
-                            object(&[("name", TEXT), ("args", Node::Words)]),
-                        ),
+                        ("functionCall", CALL),
                         ("executableCode", object(&[("code", TEXT)])),
                     ]),
                 )]),
@@ -89,6 +86,12 @@ const STEP: Node = object(&[
     ("content", Node::Text(&[("text", TEXT)])),
     ("name", TEXT),
     ("arguments", Node::Words),
+]);
+
+const CALL: Node = object(&[
+    ("name", TEXT),
+    ("args", Node::Words),
+    ("partialArgs", object(&[("stringValue", TEXT)])),
 ]);
 
 /// What the numbers mean: what tools gave the model is input beside the input, reasoning is output

@@ -19,6 +19,8 @@ pub(super) const TEXT: Node = Node::Text(&[]);
 pub(super) enum Node {
     /// Base64 of a JSON document that is read by a grammar of its own.
     Base64(&'static Self),
+    /// The name of a tool that the model calls, in its own words; a call costs so many tokens more.
+    Call(Tokens),
     /// A number of tokens; the last one stands.
     Count(Count),
     /// A number of tokens; those of one report add up.
@@ -57,7 +59,7 @@ pub(super) enum Mark {
     Merge,
     /// Nothing.
     None,
-    /// A usage object that replaces all earlier ones.
+    /// A usage object; its first number replaces all that earlier ones said.
     Report,
 }
 

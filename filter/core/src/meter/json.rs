@@ -363,7 +363,12 @@ impl Scanner {
                 let name = self.token;
                 return self.enter(name.bytes());
             }
-            Use::Base64 | Use::Error | Use::Ignore | Use::Text => {}
+            Use::Text => {
+                if let Some(Node::Call(cost)) = self.at.next {
+                    tally.text.add(*cost);
+                }
+            }
+            Use::Base64 | Use::Error | Use::Ignore => {}
         }
         self.end_value();
     }
@@ -481,7 +486,7 @@ fn string_use(node: &'static Node) -> Use {
         Node::Base64(_) => Use::Base64,
         Node::Error => Use::Error,
         Node::Label(label) => Use::Label(*label),
-        Node::Text(_) | Node::Words => Use::Text,
+        Node::Call(_) | Node::Text(_) | Node::Words => Use::Text,
         Node::Count(_) | Node::Object(..) | Node::Sum(_) => Use::Ignore,
     }
 }

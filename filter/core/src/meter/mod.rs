@@ -11,6 +11,7 @@
 mod anthropic;
 mod base64;
 mod bedrock;
+mod calibration;
 mod cohere;
 mod estimate;
 mod eventstream;
@@ -26,10 +27,13 @@ mod tally;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_dialects;
 
 use serde::Serialize;
 
 pub use self::{
+    calibration::Calibration,
     estimate::{estimate, upper_bound},
     form::{Charge, Dialect, Form},
 };
@@ -153,6 +157,8 @@ pub struct MeterSetup<'a> {
     pub usage_event: UsageEvent,
     /// What the response's headers report.
     pub headers: HeaderCounts,
+    /// What earlier answers of this model taught about estimates.
+    pub calibration: Calibration,
     /// How many tokens the request is about, for when the provider does not say.
     pub input_estimate: Tokens,
 }
@@ -207,7 +213,8 @@ pub struct Metered {
     pub reported: Usage,
     /// How much of `usage` is the provider's word.
     pub completeness: Completeness,
-    /// What the model wrote, by estimate: beside `reported`, it tells how good estimates are.
+    /// What the model wrote, by estimate and before correction: beside `reported`, it teaches a
+    /// `Calibration`.
     pub output_estimate: Tokens,
     /// Why the model stopped, each reason once; at most eight, of at most 128 bytes.
     pub finish_reasons: Vec<String>,
@@ -255,6 +262,7 @@ pub struct Meter {
     tally: Tally,
     form: Form,
     headers: HeaderCounts,
+    calibration: Calibration,
     input_estimate: Tokens,
     body_bytes: u64,
     error: Option<MeterError>,
@@ -290,6 +298,7 @@ impl Meter {
                 ..setup.form
             },
             headers: setup.headers,
+            calibration: setup.calibration,
             input_estimate: setup.input_estimate,
             body_bytes: 0,
             error,
@@ -350,7 +359,7 @@ impl Meter {
             usage: self.charged(reported, whole),
             reported,
             completeness,
-            output_estimate: self.output_estimate(),
+            output_estimate: self.tally.text.tokens(),
             finish_reasons: self.tally.finish_reasons,
             model: self.tally.model,
             response_id: self.tally.response_id,
@@ -431,7 +440,7 @@ impl Meter {
 
     /// What can't be read as text is estimated by its size.
     fn output_estimate(&self) -> Tokens {
-        let text = self.tally.text.tokens();
+        let text = self.calibration.correct(self.tally.text.tokens());
         match self.error {
             None => text,
             Some(_) => text.max(Tokens(self.body_bytes / BYTES_PER_TOKEN)),

@@ -45,68 +45,94 @@ const MESSAGE: Node = object(&[
     ("refusal", TEXT),
     ("reasoning", TEXT),
     ("reasoning_content", TEXT),
+    ("audio", object(&[("transcript", TEXT)])),
     (
         "tool_calls",
         object(&[
             ("function", FUNCTION),
-            ("custom", object(&[("input", TEXT)])),
+            ("custom", object(&[("name", CALL), ("input", TEXT)])),
         ]),
     ),
     ("function_call", FUNCTION),
 ]);
-const FUNCTION: Node = object(&[("name", TEXT), ("arguments", TEXT)]);
+/// What a call costs beside its name and arguments.
+const CALL: Node = Node::Call(Tokens(8));
+const FUNCTION: Node = object(&[("name", CALL), ("arguments", TEXT)]);
 
-/// A JSON answer, or one event of a stream.
+/// A JSON answer.
 pub(super) static ANSWER: Node = object(&[
+    (
+        "choices",
+        object(&[
+            ("message", MESSAGE),
+            ("text", TEXT),
+            ("finish_reason", FINISH),
+            ("error", Node::Error),
+        ]),
+    ),
+    (
+        "output",
+        object(&[
+            ("content", PARTS),
+            ("summary", PARTS),
+            ("name", CALL),
+            ("arguments", TEXT),
+            ("input", TEXT),
+        ]),
+    ),
+    ("usage", USAGE),
+    ("model", MODEL),
+    ("id", ID),
+    ("status", STATUS),
+    ("incomplete_details", INCOMPLETE),
+    ("error", Node::Error),
+]);
+
+/// One event of a stream. What repeats text that came before is left out: Perplexity's `message`
+/// beside each `delta`, the whole `response` at the end.
+pub(super) static EVENT: Node = object(&[
     (
         "choices",
         Node::Object(
             Mark::Choice,
             &[
                 ("delta", MESSAGE),
-                ("message", MESSAGE),
                 ("text", TEXT),
-                ("finish_reason", Node::Label(Label::Finish)),
+                ("finish_reason", FINISH),
                 ("error", Node::Error),
             ],
         ),
     ),
     ("delta", TEXT),
     ("usage", USAGE),
-    ("model", Node::Label(Label::Model)),
-    ("id", Node::Label(Label::ResponseId)),
+    ("model", MODEL),
+    ("id", ID),
     ("type", Node::Label(Label::Type)),
     ("error", Node::Error),
     (
         "response",
         object(&[
             ("usage", USAGE),
-            ("model", Node::Label(Label::Model)),
-            ("id", Node::Label(Label::ResponseId)),
-            ("status", Node::Label(Label::Status)),
+            ("model", MODEL),
+            ("id", ID),
+            ("status", STATUS),
             ("error", Node::Error),
             ("incomplete_details", INCOMPLETE),
         ]),
     ),
-    ("status", Node::Label(Label::Status)),
-    ("incomplete_details", INCOMPLETE),
-    (
-        "output",
-        object(&[
-            ("content", PARTS),
-            ("summary", PARTS),
-            ("name", TEXT),
-            ("arguments", TEXT),
-            ("input", TEXT),
-        ]),
-    ),
+    // Twice, when a call begins and when it ends.
+    ("item", object(&[("name", Node::Call(Tokens(4)))])),
     // Groq.
     (
         "x_groq",
         object(&[("usage", USAGE), ("error", Node::Error)]),
     ),
 ]);
-const INCOMPLETE: Node = object(&[("reason", Node::Label(Label::Finish))]);
+const FINISH: Node = Node::Label(Label::Finish);
+const ID: Node = Node::Label(Label::ResponseId);
+const INCOMPLETE: Node = object(&[("reason", FINISH)]);
+const MODEL: Node = Node::Label(Label::Model);
+const STATUS: Node = Node::Label(Label::Status);
 
 /// What the numbers mean: input contains the cached part. Output contains reasoning as a rule;
 /// where the total is larger than both, the provider left reasoning out of it (xAI; Gemini's

@@ -29,6 +29,8 @@ pub(super) struct Tally {
     pub(super) finished: bool,
     /// What the event under way holds.
     pub(super) event: Event,
+    /// The next number is the first of a report.
+    pub(super) renew: bool,
     /// How many numbers were read: tells whether a stretch of JSON held any.
     pub(super) numbers: u32,
 }
@@ -53,24 +55,31 @@ impl Tally {
             Mark::None => {}
             Mark::Report => {
                 self.event.report = true;
-                self.counts = Counts::default();
+                self.renew = true;
             }
         }
     }
 
     pub(super) fn count(&mut self, count: Count, token: &[u8]) {
         if let Some(tokens) = parse(token) {
-            self.numbers = self.numbers.wrapping_add(1);
-            *self.counts.slot(count) = Some(tokens);
+            *self.slot(count) = Some(tokens);
         }
     }
 
     pub(super) fn add(&mut self, count: Count, token: &[u8]) {
         if let Some(tokens) = parse(token) {
-            self.numbers = self.numbers.wrapping_add(1);
-            let slot = self.counts.slot(count);
+            let slot = self.slot(count);
             *slot = Some(slot.unwrap_or_default().plus(tokens));
         }
+    }
+
+    fn slot(&mut self, count: Count) -> &mut Option<Tokens> {
+        self.numbers = self.numbers.wrapping_add(1);
+        if self.renew {
+            self.renew = false;
+            self.counts = Counts::default();
+        }
+        self.counts.slot(count)
     }
 
     pub(super) fn label(&mut self, label: Label, text: &[u8]) {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::api::{Api, Endpoint};
 
-fn setup(dialect: Dialect, content_type: &str) -> MeterSetup<'_> {
+pub(super) fn setup(dialect: Dialect, content_type: &str) -> MeterSetup<'_> {
     MeterSetup {
         form: Form::new(dialect, Charge::Both),
         status: 200,
@@ -11,6 +11,7 @@ fn setup(dialect: Dialect, content_type: &str) -> MeterSetup<'_> {
         content_encoding: b"",
         headers: HeaderCounts::default(),
         usage_event: UsageEvent::Keep,
+        calibration: Calibration::default(),
         input_estimate: Tokens(77),
     }
 }
@@ -31,7 +32,7 @@ fn run(setup: &MeterSetup<'_>, chunks: &[&[u8]], end: End) -> (Metered, Vec<u8>)
 }
 
 /// As `run` of the whole body, having checked that pieces make no difference.
-fn run_split(setup: &MeterSetup<'_>, body: &[u8], end: End) -> (Metered, Vec<u8>) {
+pub(super) fn run_split(setup: &MeterSetup<'_>, body: &[u8], end: End) -> (Metered, Vec<u8>) {
     let whole = run(setup, &[body], end);
     let bytes: Vec<&[u8]> = body.chunks(1).collect();
     assert_eq!(run(setup, &bytes, end), whole, "byte by byte");
@@ -42,14 +43,14 @@ fn run_split(setup: &MeterSetup<'_>, body: &[u8], end: End) -> (Metered, Vec<u8>
     whole
 }
 
-fn metered(setup: &MeterSetup<'_>, body: &str, end: End) -> Metered {
+pub(super) fn metered(setup: &MeterSetup<'_>, body: &str, end: End) -> Metered {
     let (metered, forwarded) = run_split(setup, body.as_bytes(), end);
     assert_eq!(forwarded, body.as_bytes(), "forwarded untouched");
     metered
 }
 
-const SSE: &str = "text/event-stream; charset=utf-8";
-const JSON: &str = "application/json";
+pub(super) const SSE: &str = "text/event-stream; charset=utf-8";
+pub(super) const JSON: &str = "application/json";
 
 fn chat_event(rest: &str) -> String {
     format!(

@@ -260,7 +260,7 @@ fn a_sidecar_speaks_for_its_own_workload() {
     ] {
         let mut map = Map::default();
         if let Some(namespace) = namespace {
-            map.set("node.metadata.NAMESPACE", namespace);
+            map.set("xds.node.metadata.NAMESPACE", namespace);
         }
         let found = proxy(&pieces, &map).ok();
         assert_eq!(found.as_ref().map(|subject| subject.id.as_str()), expected);

@@ -356,8 +356,8 @@ fn a_value_that_cannot_be_read_counts_as_spent_for_one_window() {
         b"garbage",
         &[1, 2],
         &[2, 0],
-        &[1; 652],
-        &[0xff; 652],
+        &[1; 660],
+        &[0xff; 660],
     ] {
         let store = Memory::of(&ledger);
         let key = &store.keys()[0];

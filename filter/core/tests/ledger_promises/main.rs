@@ -8,6 +8,10 @@
 #[cfg(test)]
 mod behaviour;
 #[cfg(test)]
+mod interleavings;
+#[cfg(test)]
 mod memory;
+#[cfg(test)]
+mod races;
 #[cfg(test)]
 mod table;
