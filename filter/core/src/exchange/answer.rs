@@ -8,12 +8,8 @@ use crate::{
     head::headers::{self, Fate},
     lease::{self, Leases},
     meter::{
-<<<<<<< HEAD
-        Completeness, End, Form, Forward, HeaderCounts, Meter, MeterSetup, Metered, More,
-        UsageEvent,
-=======
-        Calibration, End, Form, Forward, HeaderCounts, Meter, MeterSetup, Metered, More, UsageEvent,
->>>>>>> main
+        Calibration, Completeness, End, Form, Forward, HeaderCounts, Meter, MeterSetup, Metered,
+        More, UsageEvent,
     },
     record::{Reached, Record},
     refusal::ProviderFault,
