@@ -146,3 +146,26 @@ fn spliced(text: &str, splices: &[Splice]) -> Vec<u8> {
     body.extend_from_slice(text.get(kept..).unwrap_or_default().as_bytes());
     body
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::body;
+
+    #[test]
+    fn only_a_chat_stream_that_did_not_ask_lacks_a_usage_event() {
+        for (endpoint, body, expected) in [
+            (Endpoint::Chat, r#"{"model":"m","stream":true}"#, true),
+            (Endpoint::Chat, r#"{"model":"m"}"#, false),
+            (
+                Endpoint::Chat,
+                r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#,
+                false,
+            ),
+            (Endpoint::Messages, r#"{"model":"m","stream":true}"#, false),
+        ] {
+            let facts = body::read(endpoint, body.as_bytes()).unwrap();
+            assert_eq!(lacks_usage_event(&facts), expected, "{endpoint:?} {body}");
+        }
+    }
+}

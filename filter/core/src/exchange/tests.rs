@@ -412,6 +412,8 @@ fn a_refused_credential_is_dropped_and_not_shown() {
     assert_eq!(bench.leases.valid(NOW), 0);
     let record = exchange.on_end(&bench.host());
     assert_eq!(record.outcome(), Outcome::Refused);
+    let completeness = record.metered.as_ref().unwrap().completeness;
+    assert_eq!(completeness.name(), "failed");
     assert_eq!(bench.spent(), 0);
 }
 
