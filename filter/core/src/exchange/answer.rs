@@ -133,7 +133,7 @@ impl Exchange {
                 };
                 self.settle_answer(*answering, end, host);
             }
-            State::Sent(sent) => self.settle_unanswered(*sent, host),
+            State::Sent(sent) => self.settle_unanswered(*sent, broken_off(host.attributes), host),
             State::Leasing(sent) => sent.release(host),
             State::Fresh | State::Holding(_) | State::Refused | State::Over => {}
         }
@@ -158,9 +158,9 @@ impl Exchange {
     pub(super) fn settle_unanswered(
         &mut self,
         sent: Sent,
+        end: End,
         host: &Host<'_, impl Attributes, impl Store>,
     ) {
-        let end = broken_off(host.attributes);
         if reached_nobody(host.attributes) {
             self.record.reached = Reached::Nobody;
             return sent.release(host);
@@ -212,13 +212,18 @@ impl Sent {
     }
 }
 
-/// Envoy's response flags, by their bits (its access log documentation, `response.flags`).
+/// Envoy's response flags, by their bits (`CoreResponseFlag`, the attribute `response.flags`).
 mod flag {
     pub(super) const NO_HEALTHY_UPSTREAM: u64 = 1 << 1;
     pub(super) const UPSTREAM_CONNECTION_FAILURE: u64 = 1 << 5;
     pub(super) const UPSTREAM_OVERFLOW: u64 = 1 << 7;
     pub(super) const NO_ROUTE_FOUND: u64 = 1 << 8;
     pub(super) const DOWNSTREAM_CONNECTION_TERMINATION: u64 = 1 << 14;
+    pub(super) const DOWNSTREAM_PROTOCOL_ERROR: u64 = 1 << 18;
+    pub(super) const NO_CLUSTER_FOUND: u64 = 1 << 24;
+    pub(super) const DNS_RESOLUTION_FAILED: u64 = 1 << 26;
+    /// Of one HTTP/2 stream; the connection goes on.
+    pub(super) const DOWNSTREAM_REMOTE_RESET: u64 = 1 << 28;
 }
 
 fn flags(attributes: &impl Attributes) -> u64 {
@@ -226,7 +231,10 @@ fn flags(attributes: &impl Attributes) -> u64 {
 }
 
 fn broken_off(attributes: &impl Attributes) -> End {
-    if flags(attributes) & flag::DOWNSTREAM_CONNECTION_TERMINATION == 0 {
+    const CALLER: u64 = flag::DOWNSTREAM_CONNECTION_TERMINATION
+        | flag::DOWNSTREAM_PROTOCOL_ERROR
+        | flag::DOWNSTREAM_REMOTE_RESET;
+    if flags(attributes) & CALLER == 0 {
         End::ProviderReset
     } else {
         End::CallerGone
@@ -237,6 +245,8 @@ fn reached_nobody(attributes: &impl Attributes) -> bool {
     const NOBODY: u64 = flag::NO_HEALTHY_UPSTREAM
         | flag::UPSTREAM_CONNECTION_FAILURE
         | flag::UPSTREAM_OVERFLOW
-        | flag::NO_ROUTE_FOUND;
+        | flag::NO_ROUTE_FOUND
+        | flag::NO_CLUSTER_FOUND
+        | flag::DNS_RESOLUTION_FAILED;
     flags(attributes) & NOBODY != 0
 }
