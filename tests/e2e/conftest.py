@@ -5,6 +5,7 @@ What tests must not share is kept by subject: leases, budgets, and what the scri
 
 import copy
 import itertools
+import json
 
 import pytest
 
@@ -36,6 +37,7 @@ def gateway(stand, broker):
             document["providers"][name] = document["providers"]["openai"] | provider
         document["policies"] += policies(document["policies"][0])
         envoy.set_policy(configuration, document)
+        add_listener_without_hold_mode(configuration, document)
 
     return stand.envoy(edit=edit, name="faults", concurrency=1, broker=broker.port)
 
@@ -67,6 +69,18 @@ def policies(shipped: dict) -> list[dict]:
         variation("free"),
         variation("brief", max_stream_duration="1s"),
     ]
+
+
+def add_listener_without_hold_mode(configuration: dict, document: dict):
+    """Another listener like `mtls`, named `unheld`."""
+    listeners = configuration["static_resources"]["listeners"]
+    listener = copy.deepcopy(listeners[0])
+    listener["name"] = "unheld"
+    listeners.append(listener)
+    plugin = envoy.plugins(configuration)[-1]
+    plugin["name"] = "unheld"
+    del plugin["allow_on_headers_stop_iteration"]
+    plugin["configuration"]["value"] = json.dumps(document | {"namespace": "unheld"})
 
 
 def add_provider(configuration: dict, name: str, protocol: str, port: int):

@@ -198,12 +198,13 @@ class Exchange:
 class Http1Exchange(Exchange):
     def __init__(self, connection, host, method, path, headers, body, trailers, finish):
         self._begin(connection, method)
-        self._chunked = bool(trailers) or not finish
+        announced = any(name == "content-length" for name, _ in headers)
+        self._chunked = not announced and (bool(trailers) or not finish)
         head = [f"{method} {path} HTTP/1.1", f"host: {host}"]
         head += [f"{name}: {value}" for name, value in headers]
         if self._chunked:
             head.append("transfer-encoding: chunked")
-        elif body:
+        elif body and not announced:
             head.append(f"content-length: {len(body)}")
         head = "\r\n".join(head).encode() + b"\r\n\r\n"
         if not self._chunked:
@@ -226,8 +227,9 @@ class Http1Exchange(Exchange):
         self.source, self.began = _source(connection), _now()
 
     def send(self, content: bytes):
-        if content:
-            self._write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
+        if content and self._chunked:
+            content = f"{len(content):x}\r\n".encode() + content + b"\r\n"
+        self._write(content)
 
     def finish(self, trailers=()):
         lines = [f"{name}: {value}\r\n" for name, value in trailers]

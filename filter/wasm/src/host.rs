@@ -9,7 +9,7 @@ use std::{
 };
 
 use almoner_core::{
-    attributes::Attributes,
+    attributes::{Attributes, number},
     exchange::HeaderEdits,
     reply::Reply,
     reservation::{Store, StoreError, Stored, Swap, Version},
@@ -38,6 +38,17 @@ pub(crate) fn log(level: LogLevel, line: &str) {
 /// Reads a header map whole.
 pub(crate) fn headers(map: MapType) -> Vec<(String, Bytes)> {
     hostcalls::get_map_bytes(map).unwrap_or_default()
+}
+
+/// Whether Envoy has received any of the request's body, passed on to us or not.
+pub(crate) fn body_arrived() -> bool {
+    // Headers and body together; the headers by the bytes of their names and values.
+    let total = number(&EnvoyAttributes, &["request", "total_size"]).unwrap_or(0);
+    let headers = headers(MapType::HttpRequestHeaders);
+    let sizes = headers
+        .iter()
+        .map(|(name, value)| name.len().saturating_add(value.len()));
+    usize::try_from(total).unwrap_or(usize::MAX) > sizes.fold(0, usize::saturating_add)
 }
 
 /// Applies edits to a header map. An error leaves it half edited: the request must not go on.

@@ -135,7 +135,7 @@ impl HttpContext for Stream {
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        self.worker.hold_mode_seen.set(true);
+        self.live.body_seen.set(true);
         if self.action() == Action::Continue {
             return Action::Continue;
         }
@@ -156,7 +156,7 @@ impl HttpContext for Stream {
 
     /// With trailers no body callback has the end of the stream: these are it.
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        self.worker.hold_mode_seen.set(true);
+        self.live.body_seen.set(true);
         if host::remove_all(MapType::HttpRequestTrailers).is_err() {
             self.fail();
             return Action::Pause;

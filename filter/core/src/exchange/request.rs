@@ -121,6 +121,10 @@ impl Exchange {
             &surroundings,
             host.now,
         )?;
+        let limit = host.config.limits.max_body_bytes;
+        if head.content_length().is_some_and(|length| length > limit) {
+            return Err(Denial::BodyTooLarge.into());
+        }
         let token = match subject.proof {
             Proof::Token(slot) => value(pairs, slot.header()).and_then(BearerToken::of_header),
             Proof::Certificate | Proof::Proxy => None,

@@ -471,6 +471,20 @@ fn observe_lets_a_spent_budget_pass_and_says_so() {
 }
 
 #[test]
+fn a_body_announced_beyond_the_limit_is_refused_at_once() {
+    let bench = Bench::new();
+    let limit = 8 * 1024 * 1024;
+    for (length, refused) in [(limit, false), (limit + 1, true)] {
+        let length = length.to_string();
+        let step = bench.head(&mut Exchange::default(), &[("content-length", &length)]);
+        match step {
+            HeadStep::Hold(_) => assert!(!refused, "{length}"),
+            HeadStep::Refuse(reply) => assert_eq!((reply.status, refused), (413, true)),
+        }
+    }
+}
+
+#[test]
 fn a_body_beyond_the_limit_is_refused_as_it_grows() {
     let bench = Bench::new();
     let mut exchange = Exchange::default();
