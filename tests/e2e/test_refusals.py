@@ -268,7 +268,7 @@ def test_a_refused_request_goes_nowhere_and_says_why(stand, gateway, reason, pro
     assert answer.status == refusal.status
     line = gateway.line(answer)
     assert_in_shape(answer, line["path"].startswith(MESSAGES), reason)
-    record = line["record"]["value"]
+    record = line["record"]
     assert record["error.type"] == reason
     assert record["almoner.status"] == refusal.status
     assert record["almoner.outcome"] == "refused"

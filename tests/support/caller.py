@@ -30,6 +30,7 @@ from .identity import Certificate
 SECONDS = 20
 CHAT = "/openai/v1/chat/completions"
 MESSAGES = "/anthropic/v1/messages"
+ANTHROPIC_VERSION = ("anthropic-version", "2023-06-01")
 
 
 # Where all that callers receive is kept, to be searched for secrets when the run is over.
@@ -78,6 +79,8 @@ class Caller:
     slot: str = "authorization"
     protocol: str = "http/1.1"
     host: str = "almoner.prod.example"
+    subject: str | None = None
+    """Its SPIFFE ID, where it has a certificate."""
 
     def chat(self, text: str = "Hello", *, path=CHAT, headers=(), **fields) -> Answer:
         """An OpenAI chat completion; `fields` are the body's."""
@@ -85,15 +88,18 @@ class Caller:
 
     def messages(self, text: str = "Hello", *, path=MESSAGES, headers=(), **fields) -> Answer:
         """An Anthropic message; `fields` are the body's."""
-        body = {"model": "claude-sonnet-4-5", "max_tokens": 16} | fields
-        body.setdefault("messages", [{"role": "user", "content": text}])
-        headers = [("anthropic-version", "2023-06-01"), *headers]
-        return self.request("POST", path, headers=headers, body=json.dumps(body).encode())
+        headers = [ANTHROPIC_VERSION, *headers]
+        return self.request("POST", path, headers=headers, body=_message(text, fields))
 
     def open_chat(self, text: str = "Hello", *, headers=(), **fields):
         """A streamed chat completion, live."""
         body = _chat(text, {"stream": True} | fields)
         return self.open("POST", CHAT, headers=headers, body=body)
+
+    def open_messages(self, text: str = "Hello", *, headers=(), **fields):
+        """A streamed message, live."""
+        body = _message(text, {"stream": True} | fields)
+        return self.open("POST", MESSAGES, headers=[ANTHROPIC_VERSION, *headers], body=body)
 
     def request(self, method: str, path: str, *, headers=(), body=b"", trailers=()) -> Answer:
         with self.open(method, path, headers=headers, body=body, trailers=trailers) as exchange:
@@ -199,12 +205,13 @@ class Exchange:
 class Http1Exchange(Exchange):
     def __init__(self, connection, host, method, path, headers, body, trailers, finish):
         self._begin(connection, method)
-        self._chunked = bool(trailers) or not finish
+        announced = any(name == "content-length" for name, _ in headers)
+        self._chunked = not announced and (bool(trailers) or not finish)
         head = [f"{method} {path} HTTP/1.1", f"host: {host}"]
         head += [f"{name}: {value}" for name, value in headers]
         if self._chunked:
             head.append("transfer-encoding: chunked")
-        elif body:
+        elif body and not announced:
             head.append(f"content-length: {len(body)}")
         head = "\r\n".join(head).encode() + b"\r\n\r\n"
         if not self._chunked:
@@ -227,8 +234,9 @@ class Http1Exchange(Exchange):
         self.source, self.began = _source(connection)
 
     def send(self, content: bytes):
-        if content:
-            self._write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
+        if content and self._chunked:
+            content = f"{len(content):x}\r\n".encode() + content + b"\r\n"
+        self._write(content)
 
     def finish(self, trailers=()):
         lines = [f"{name}: {value}\r\n" for name, value in trailers]
@@ -403,6 +411,12 @@ def _source(connection: socket.socket) -> tuple[str, str]:
 
 def _chat(text: str, fields: dict) -> bytes:
     body = {"model": "gpt-4o-mini"} | fields
+    body.setdefault("messages", [{"role": "user", "content": text}])
+    return json.dumps(body).encode()
+
+
+def _message(text: str, fields: dict) -> bytes:
+    body = {"model": "claude-sonnet-4-5", "max_tokens": 16} | fields
     body.setdefault("messages", [{"role": "user", "content": text}])
     return json.dumps(body).encode()
 

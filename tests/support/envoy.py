@@ -9,6 +9,7 @@ the parsed value, so what is tested is what users get.
         running.port("mtls"), running.lines(), running.stats()
 """
 
+import collections
 import json
 import os
 import pathlib
@@ -165,6 +166,12 @@ class Envoy(Process):
         path = f"/stats?format=json&filter={urllib.parse.quote('^' + prefix)}"
         found = json.loads(self.admin(path))["stats"]
         return {stat["name"]: stat["value"] for stat in found if "name" in stat}
+
+    def counters(self) -> collections.Counter:
+        """The plugin's: `after - before` is what was counted between."""
+        found = self.stats("wasmcustom.almoner_")
+        counts = {name.removeprefix("wasmcustom."): value for name, value in found.items()}
+        return collections.Counter(counts)
 
     def prometheus(self) -> str:
         """All stats, with their labels."""

@@ -116,7 +116,8 @@ class Stand:
     def workload(self, gateway: Envoy, *, spiffe_id: str = BOT, **how) -> Caller:
         """A caller with a certificate."""
         certificate = self.certificate(spiffe_id)
-        return Caller(gateway.port("mtls"), self.servers.ca, certificate=certificate, **how)
+        how = {"subject": spiffe_id, "certificate": certificate} | how
+        return Caller(gateway.port("mtls"), self.servers.ca, **how)
 
     def token_holder(self, gateway: Envoy, *, token: str | None = None, **how) -> Caller:
         """A caller with a token: a good one in the authorization header, unless told."""

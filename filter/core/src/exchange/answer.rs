@@ -11,7 +11,8 @@ use crate::{
     head::headers::{self, Fate},
     lease::{self, Leases},
     meter::{
-        Calibration, End, Form, Forward, HeaderCounts, Meter, MeterSetup, Metered, More, UsageEvent,
+        Calibration, Completeness, End, Form, Forward, HeaderCounts, Meter, MeterSetup, Metered,
+        More, UsageEvent,
     },
     record::{Reached, Record},
     refusal::{OperatorFault, ProviderFault},
@@ -78,12 +79,11 @@ impl Exchange {
             && let Some(credential) = &self.record.credential
         {
             self.record.dropped = leases.drop_refused(&sent.lease, credential, host.now);
-            self.settle(
-                *sent,
-                End::Complete,
-                Metered::unread(Usage::default()),
-                host,
-            );
+            let metered = Metered {
+                completeness: Completeness::Failed,
+                ..Metered::unread(Usage::default())
+            };
+            self.settle(*sent, End::Complete, metered, host);
             return AnswerStep::Refuse(self.refuse(ProviderFault::BadCredential, host));
         }
         let meter = Meter::new(&MeterSetup {
@@ -142,7 +142,7 @@ impl Exchange {
                 };
                 self.settle_answer(*answering, end, host);
             }
-            State::Sent(sent) => self.settle_unanswered(*sent, host),
+            State::Sent(sent) => self.settle_unanswered(*sent, broken_off(host.attributes), host),
             State::Leasing(sent) => sent.release(host),
             State::Fresh | State::Holding(_) | State::Refused | State::Over => {}
         }
@@ -167,9 +167,9 @@ impl Exchange {
     pub(super) fn settle_unanswered(
         &mut self,
         sent: Sent,
+        end: End,
         host: &Host<'_, impl Attributes, impl Store>,
     ) {
-        let end = broken_off(host.attributes);
         if reached_nobody(host.attributes) {
             self.record.reached = Reached::Nobody;
             return sent.release(host);
@@ -221,13 +221,18 @@ impl Sent {
     }
 }
 
-/// Envoy's response flags, by their bits (its access log documentation, `response.flags`).
+/// Envoy's response flags, by their bits (`CoreResponseFlag`, the attribute `response.flags`).
 mod flag {
     pub(super) const NO_HEALTHY_UPSTREAM: u64 = 1 << 1;
     pub(super) const UPSTREAM_CONNECTION_FAILURE: u64 = 1 << 5;
     pub(super) const UPSTREAM_OVERFLOW: u64 = 1 << 7;
     pub(super) const NO_ROUTE_FOUND: u64 = 1 << 8;
     pub(super) const DOWNSTREAM_CONNECTION_TERMINATION: u64 = 1 << 14;
+    pub(super) const DOWNSTREAM_PROTOCOL_ERROR: u64 = 1 << 18;
+    pub(super) const NO_CLUSTER_FOUND: u64 = 1 << 24;
+    pub(super) const DNS_RESOLUTION_FAILED: u64 = 1 << 26;
+    /// Of one HTTP/2 stream; the connection goes on.
+    pub(super) const DOWNSTREAM_REMOTE_RESET: u64 = 1 << 28;
 }
 
 fn flags(attributes: &impl Attributes) -> u64 {
@@ -235,7 +240,10 @@ fn flags(attributes: &impl Attributes) -> u64 {
 }
 
 fn broken_off(attributes: &impl Attributes) -> End {
-    if flags(attributes) & flag::DOWNSTREAM_CONNECTION_TERMINATION == 0 {
+    const CALLER: u64 = flag::DOWNSTREAM_CONNECTION_TERMINATION
+        | flag::DOWNSTREAM_PROTOCOL_ERROR
+        | flag::DOWNSTREAM_REMOTE_RESET;
+    if flags(attributes) & CALLER == 0 {
         End::ProviderReset
     } else {
         End::CallerGone
@@ -246,6 +254,8 @@ fn reached_nobody(attributes: &impl Attributes) -> bool {
     const NOBODY: u64 = flag::NO_HEALTHY_UPSTREAM
         | flag::UPSTREAM_CONNECTION_FAILURE
         | flag::UPSTREAM_OVERFLOW
-        | flag::NO_ROUTE_FOUND;
+        | flag::NO_ROUTE_FOUND
+        | flag::NO_CLUSTER_FOUND
+        | flag::DNS_RESOLUTION_FAILED;
     flags(attributes) & NOBODY != 0
 }

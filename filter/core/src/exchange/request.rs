@@ -122,6 +122,10 @@ impl Exchange {
         let policy = grant::policy_of(host.config, &subject.id)?;
         self.record.policy = Some(policy.name.clone());
         let admission = grant::admit(policy, &subject, provider, &route, &surroundings, host.now)?;
+        let limit = host.config.limits.max_body_bytes;
+        if head.content_length().is_some_and(|length| length > limit) {
+            return Err(Denial::BodyTooLarge.into());
+        }
         let token = match subject.proof {
             Proof::Token(slot) => value(pairs, slot.header()).and_then(BearerToken::of_header),
             Proof::Certificate | Proof::Proxy => None,
@@ -398,9 +402,10 @@ fn wanted(grant: &Grant) -> Vec<Edit> {
     edits
 }
 
+/// What we alone ask for is ours alone; where an API reports unasked, its events are the caller's.
 fn usage_event(facts: Option<&BodyFacts<'_>>) -> UsageEvent {
     match facts {
-        Some(facts) if facts.stream && !facts.usage_asked => UsageEvent::Remove,
+        Some(facts) if edits::lacks_usage_event(facts) => UsageEvent::Remove,
         _ => UsageEvent::Keep,
     }
 }

@@ -401,18 +401,40 @@ fn a_caller_that_leaves_while_it_waits_costs_nothing() {
 #[test]
 fn an_answer_that_never_came_is_charged_whole_unless_nobody_was_asked() {
     const CALLER_GONE: i64 = 1 << 14;
+    const CALLER_RESET: i64 = 1 << 28;
+    const PROVIDER_RESET: i64 = 1 << 4;
     const NO_CONNECTION: i64 = 1 << 5;
-    for (flags, outcome, charged) in [
-        (CALLER_GONE, Outcome::Unanswered, true),
-        (NO_CONNECTION, Outcome::Unreached, false),
+    const NO_CLUSTER: i64 = 1 << 24;
+    for (flags, outcome, end) in [
+        (CALLER_GONE, Outcome::Unanswered, Some(End::CallerGone)),
+        (CALLER_RESET, Outcome::Unanswered, Some(End::CallerGone)),
+        (
+            PROVIDER_RESET,
+            Outcome::Unanswered,
+            Some(End::ProviderReset),
+        ),
+        (NO_CONNECTION, Outcome::Unreached, None),
+        (NO_CLUSTER, Outcome::Unreached, None),
     ] {
         let mut bench = Bench::new();
         let exchange = bench.sent(BODY);
         bench.attributes.set("response.flags", flags.to_le_bytes());
         let record = exchange.on_end(&bench.host());
         assert_eq!(record.outcome(), outcome);
-        assert_eq!(bench.spent() > 1000, charged, "{outcome:?}");
+        assert_eq!(record.end_of_answer, end);
+        assert_eq!(bench.spent() > 1000, end.is_some(), "{outcome:?}");
     }
+}
+
+#[test]
+fn a_provider_that_never_answers_is_given_up_and_charged_whole() {
+    let mut bench = Bench::new();
+    let mut exchange = bench.sent(BODY);
+    let reply = exchange.refuse(crate::refusal::ProviderFault::TooLong, &bench.host());
+    assert_eq!(reply.status, 504);
+    let record = exchange.on_end(&bench.host());
+    assert_eq!(record.end_of_answer, Some(End::CutByUs));
+    assert!(bench.spent() > 1000);
 }
 
 #[test]
@@ -453,6 +475,8 @@ fn a_refused_credential_is_dropped_and_not_shown() {
     assert_eq!(bench.leases.valid(NOW), 0);
     let record = exchange.on_end(&bench.host());
     assert_eq!(record.outcome(), Outcome::Refused);
+    let completeness = record.metered.as_ref().unwrap().completeness;
+    assert_eq!(completeness.name(), "failed");
     assert_eq!(bench.spent(), 0);
 }
 
@@ -485,6 +509,20 @@ fn observe_lets_a_spent_budget_pass_and_says_so() {
         record.observed.map(|denial| denial.reason()),
         Some("budget_spent")
     );
+}
+
+#[test]
+fn a_body_announced_beyond_the_limit_is_refused_at_once() {
+    let bench = Bench::new();
+    let limit = 8 * 1024 * 1024;
+    for (length, refused) in [(limit, false), (limit + 1, true)] {
+        let length = length.to_string();
+        let step = bench.head(&mut Exchange::default(), &[("content-length", &length)]);
+        match step {
+            HeadStep::Hold(_) => assert!(!refused, "{length}"),
+            HeadStep::Refuse(reply) => assert_eq!((reply.status, refused), (413, true)),
+        }
+    }
 }
 
 #[test]
