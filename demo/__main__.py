@@ -11,7 +11,7 @@ import tempfile
 import threading
 
 from page import Page
-from scene import Scene
+from scene import Scene, running
 from story import STEPS, opening
 from support.process import tail
 
@@ -25,7 +25,7 @@ def main() -> int:
     page = Page(sys.stdout)
     with tempfile.TemporaryDirectory(prefix="almoner-demo-") as directory:
         try:
-            with Scene(pathlib.Path(directory)) as scene:
+            with running(pathlib.Path(directory)) as scene:
                 tell(page, scene)
                 if options.keep:
                     by_hand(page, scene)

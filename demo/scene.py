@@ -1,73 +1,56 @@
 """Takes a directory; gives what runs: provider, broker, Envoy, and workloads with an SDK."""
 
+import contextlib
 import json
-import os
 import pathlib
-import ssl
+from collections.abc import Iterator
 
-from openai import DefaultHttpxClient, OpenAI
+from support import sdk
+from support.envoy import Envoy
 from support.identity import Certificate
-from support.process import eventually
+from support.sdk import Workload
 from support.stand import BOT, Stand
 
 MODEL = "gpt-4o-mini"
 HOURS = 3600
 
 
-class Scene:
+@contextlib.contextmanager
+def running(directory: pathlib.Path) -> Iterator["Scene"]:
     """envoy/gateway.yaml as it is, but for addresses and paths; the broker with its defaults."""
+    with Stand(directory / "almoner") as stand, sdk.trust(stand):
+        broker = stand.broker(limits={})
+        gateway = stand.envoy("gateway.yaml", name="envoy", broker=broker.port)
+        yield Scene(stand, gateway)
 
-    def __init__(self, directory: pathlib.Path):
-        self.stand = Stand(directory / "almoner")
+
+class Scene:
+    def __init__(self, stand: Stand, gateway: Envoy):
+        self.stand = stand
+        self.gateway = gateway
         self.tokens: list[str] = []
-        """Every token that `token` gave."""
-        try:
-            self.broker = self.stand.broker(limits={})
-            self.gateway = self.stand.envoy("gateway.yaml", name="envoy", broker=self.broker.port)
-        except BaseException:
-            self.stand.close()
-            raise
-        # Who signed the gateway's certificate. With this, the SDK needs nothing but URL and key.
-        os.environ["SSL_CERT_FILE"] = str(self.stand.servers.ca)
+        """What workloads presented."""
 
     @property
     def provider(self):
         return self.stand.provider
 
-    def url(self, listener: str = "jwt") -> str:
-        return f"https://localhost:{self.gateway.port(listener)}/openai/v1"
+    def workload(self, name: str, token: str | None = None) -> Workload:
+        """A workload with the token that its platform gave it, unless told."""
+        workload = Workload(self.stand, self.gateway, name, token)
+        self.tokens.append(workload.token)
+        return workload
 
-    def token(self, name: str) -> str:
-        """What the workload `name` has of its platform."""
-        self.tokens.append(self.stand.issuer.mint(name))
-        return self.tokens[-1]
-
-    def workload(self, token: str, **how) -> OpenAI:
-        """A workload that has a token."""
-        # The SDK would wait and try again by itself; here each answer is to be seen.
-        return OpenAI(base_url=self.url(), api_key=token, max_retries=0, **how)
-
-    def certified(self, certificate: Certificate, **how) -> OpenAI:
-        """A workload that has a certificate, and for a key whatever string the SDK insists on."""
-        context = ssl.create_default_context(cafile=str(self.stand.servers.ca))
-        context.load_cert_chain(certificate.cert, certificate.key)
-        http = DefaultHttpxClient(verify=context)
-        url = self.url("mtls")
-        return OpenAI(base_url=url, api_key="none", http_client=http, max_retries=0, **how)
+    def certified(self, certificate: Certificate):
+        """The SDK of a workload that has a certificate and no token."""
+        return sdk.by_certificate(self.stand, self.gateway, certificate)
 
     def bot(self) -> Certificate:
         return self.stand.certificate(BOT)
 
-    def record(self, name: str) -> dict:
-        """The first record that the workload `name` left."""
-        return eventually(lambda: self.records(name), what=f"a record of {name}")[0]
-
-    def records(self, name: str = "") -> list[dict]:
-        """The records so far, of the workload `name` or of all."""
-        lines = [line["record"] for line in self.gateway.lines()]
-        records = [record["value"] for record in lines if record]
-        subject = f"jwt:{self.stand.issuer.url}|{name}"
-        return [r for r in records if not name or r.get("almoner.subject") == subject]
+    def records(self) -> list[dict]:
+        """All records so far."""
+        return [line["record"]["value"] for line in self.gateway.lines() if line["record"]]
 
     def by_hand(self) -> list[tuple[str, str]]:
         """Shell lines to try, each with a word about it. Secrets stay in files."""
@@ -75,6 +58,7 @@ class Scene:
         token = directory / "token"
         token.touch(mode=0o600)
         token.write_text(self.stand.issuer.mint("support-hand", expires_in=8 * HOURS))
+        url = sdk.url(self.gateway, "/openai/v1")
         bot = self.bot()
         messages = [{"role": "user", "content": "Hello"}]
         create = f"OpenAI().chat.completions.create(model={MODEL!r}, messages={messages})"
@@ -87,7 +71,7 @@ class Scene:
                 "what a workload has: a base URL and its own token",
                 f"export D={directory}\n"
                 f"export SSL_CERT_FILE=$D/tls/{self.stand.servers.ca.name}\n"
-                f"export OPENAI_BASE_URL={self.url()} OPENAI_API_KEY=$(cat $D/token)",
+                f"export OPENAI_BASE_URL={url} OPENAI_API_KEY=$(cat $D/token)",
             ),
             (
                 "the SDK, unchanged",
@@ -100,18 +84,13 @@ class Scene:
             ),
             (
                 "by certificate, without any token",
-                f"{curl}{certificate} \\\n  {self.url('mtls')}/chat/completions",
+                f"{curl}{certificate} \\\n"
+                f"  {sdk.url(self.gateway, '/openai/v1/chat/completions', 'mtls')}",
             ),
             ("the records", f"tail $D/run/{self.gateway.access_log.name}"),
             (
                 "the metrics; what the provider received",
                 f"curl -sS http://{self.gateway.admin_address}/stats?filter=almoner\n"
-                f"curl -sS http://127.0.0.1:{self.provider.admin}/requests",
+                f"curl -sS http://127.0.0.1:{self.provider.admin}/requests | tail -c 900",
             ),
         ]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.stand.close()

@@ -1,5 +1,6 @@
 """Takes the scene; acts the story, step by step, each with what it promises."""
 
+import dataclasses
 import itertools
 import json
 import time
@@ -10,6 +11,7 @@ from page import NOTHING, Page, shown
 from scene import MODEL, Scene
 from support.identity import self_signed
 from support.redaction import leaks, written
+from support.sdk import Charge, Workload
 from support.stand import BOT
 
 LEFT_OVER = "sk-ant-left-over-0123456789abcdef"
@@ -32,10 +34,10 @@ def opening(page: Page, scene: Scene):
 
 
 def swap_the_key(page: Page, scene: Scene):
-    token = scene.token("support-bot")
-    page.line(f'    OpenAI(base_url="{scene.url()}", api_key="{shown(token)}")')
+    bot = scene.workload("support-bot")
     leftovers = {"x-api-key": LEFT_OVER, "cookie": "session=5up3rs3cret"}
-    workload = scene.workload(token, organization="org-acme", default_headers=leftovers)
+    workload = bot.openai(organization="org-acme", default_headers=leftovers)
+    page.line(f'    OpenAI(base_url="{workload.base_url}", api_key="{shown(bot.token)}")')
     answer = workload.chat.completions.with_raw_response.create(
         model=MODEL, messages=[{"role": "user", "content": "Who keeps the purse?"}]
     )
@@ -55,7 +57,7 @@ def swap_the_key(page: Page, scene: Scene):
     key = scene.stand.openai_key
     attached = received.header("authorization")
     page.promise("the provider got OpenAI's key", attached == f"Bearer {key}")
-    secrets = [token, LEFT_OVER, "5up3rs3cret", "org-acme"]
+    secrets = [bot.token, LEFT_OVER, "5up3rs3cret", "org-acme"]
     arrived = [shown(each) for each in secrets if each.encode() in received.everything()]
     page.promise("nothing that the workload sent as a secret reached it", not arrived, arrived)
     seen = key.encode() in answer.content or key in str(answer.headers)
@@ -70,66 +72,65 @@ def swap_the_key(page: Page, scene: Scene):
 def count_while_streaming(page: Page, scene: Scene):
     pace, words = 0.08, 12
     scene.provider.script({"pace-ms": int(pace * 1000), "output": words})
-    workload = scene.workload(scene.token("support-stream"))
-    began, arrived, usage = time.monotonic(), [], None
+    singer = scene.workload("support-stream")
+    arrived, usage = [], None
     page.live("    ")
-    stream = workload.chat.completions.create(
-        model=MODEL,
-        messages=[{"role": "user", "content": "Sing, one word at a time."}],
-        stream=True,
-        stream_options={"include_usage": True},
-    )
-    for chunk in stream:
+    for chunk in sing(singer, stream_options={"include_usage": True}):
         usage = chunk.usage or usage
-        if chunk.choices and (text := chunk.choices[0].delta.content):
-            arrived.append(time.monotonic() - began)
+        if text := word(chunk):
+            arrived.append(time.monotonic())
             page.live(text.rstrip(), len(arrived))
             page.live(" ")
-    page.line()
-    page.line()
+    page.line("\n")
 
-    record = scene.record("support-stream")
-    counted = tokens(record)
+    counted = Charge.of(singer.record())
+    aborted = hung_up(scene, after=4)
     reported = (usage.prompt_tokens, usage.completion_tokens) if usage else None
-    unasked = streamed_without_usage(scene)
     page.table(
         [
             ["tokens", "input", "output", ""],
-            ["the SDK's usage", *map(str, reported or "--"), ""],
-            ["Almoner's record", *map(str, counted), completeness(record)],
-            ["of one that hung up after 4", *map(str, tokens(hung_up(scene))), "estimated"],
+            ["by the SDK's usage", *map(str, reported or (NOTHING, NOTHING)), ""],
+            ["by Almoner's record", *map(str, dataclasses.astuple(counted))],
+            ["hung up on after 4", *map(str, dataclasses.astuple(aborted))],
         ]
     )
     spread = arrived[-1] - arrived[0]
     page.promise("each word passed as it came", spread > pace * words / 2, f"{spread:.2f} s")
-    page.promise("every token counted, exactly as the provider reports", counted == reported)
-    page.promise("also where the workload does not ask for usage, and sees none", unasked)
-    aborted = scene.record("support-hangup")
-    kept = completeness(aborted) == "estimated" and tokens(aborted)[1] >= 4
+    exact = (counted.input, counted.output) == reported and counted.completeness == "complete"
+    page.promise("every token counted, exactly as the provider reports", exact)
+    silent = streamed_without_usage(scene, words)
+    page.promise("also where the workload does not ask for usage, and sees none", silent)
+    kept = aborted.completeness == "estimated" and aborted.output >= 4
     page.promise("a stream that is hung up on is charged, and marked as estimated", kept)
     scene.provider.rules([])
 
 
-def streamed_without_usage(scene: Scene) -> bool:
+def streamed_without_usage(scene: Scene, words: int) -> bool:
     """Whether a stream that does not ask for usage has none, and is counted all the same."""
-    scene.provider.script({"output": 12})
-    stream = scene.workload(scene.token("support-plain")).chat.completions.create(
-        model=MODEL, messages=[{"role": "user", "content": "Sing at once."}], stream=True
-    )
-    seen = [chunk for chunk in stream if chunk.usage or not chunk.choices]
-    record = scene.record("support-plain")
-    return not seen and completeness(record) == "complete" and tokens(record)[1] == 12
+    scene.provider.script({"output": words})
+    singer = scene.workload("support-silent")
+    seen = [chunk for chunk in sing(singer) if chunk.usage or not chunk.choices]
+    counted = Charge.of(singer.record())
+    return not seen and (counted.output, counted.completeness) == (words, "complete")
 
 
-def hung_up(scene: Scene) -> dict:
-    """The record of a stream that its caller leaves after four words."""
+def hung_up(scene: Scene, after: int) -> Charge:
+    """What a stream came to that its caller leaves after some words."""
     scene.provider.script({"pace-ms": 20, "output": 4000})
-    workload = scene.workload(scene.token("support-hangup"))
-    messages = [{"role": "user", "content": "Sing on and on."}]
-    with workload.chat.completions.create(model=MODEL, messages=messages, stream=True) as stream:
-        words = (chunk for chunk in stream if chunk.choices and chunk.choices[0].delta.content)
-        list(itertools.islice(words, 4))
-    return scene.record("support-hangup")
+    singer = scene.workload("support-hangup")
+    with sing(singer) as stream:
+        list(itertools.islice(filter(word, stream), after))
+    return Charge.of(singer.record())
+
+
+def sing(singer: Workload, **fields) -> openai.Stream:
+    messages = [{"role": "user", "content": "Sing, one word at a time."}]
+    create = singer.openai().chat.completions.create
+    return create(model=MODEL, messages=messages, stream=True, **fields)
+
+
+def word(chunk) -> str | None:
+    return chunk.choices[0].delta.content if chunk.choices else None
 
 
 def run_dry(page: Page, scene: Scene):
@@ -138,7 +139,7 @@ def run_dry(page: Page, scene: Scene):
     page.live("    ")
     scene.provider.script({"output": 4096})
     before = scene.provider.served()
-    workload = scene.workload(scene.token("support-loop"))
+    workload = scene.workload("support-loop").openai()
     served, spent, refusal = 0, 0, None
     while not refusal and served < 100:
         try:
@@ -168,7 +169,7 @@ def run_dry(page: Page, scene: Scene):
     page.promise("the refused request never left", asked == served, f"{asked}, served {served}")
     page.promise("what was spent is within the budget", 0 < spent <= budget, spent)
     scene.provider.rules([])
-    calm = refusal_of(lambda: ask(scene.workload(scene.token("support-calm"))))
+    calm = refusal_of(lambda: ask(scene.workload("support-calm").openai()))
     page.promise("another workload does not notice", calm is None, calm)
 
 
@@ -176,7 +177,7 @@ def forge(page: Page, scene: Scene):
     issuer, name = scene.stand.issuer, "support-bot"
     before = scene.provider.served()["requests"]
     rows = [["presented", "raised", "status", "almoner-reason"]]
-    tokens = {
+    forgeries = {
         "a token signed with another key": (issuer.signed_by_another(name), "token_bad_signature"),
         "its own token, subject changed": (
             issuer.altered("support-x", to=name),
@@ -186,8 +187,8 @@ def forge(page: Page, scene: Scene):
         "OpenAI's own key": (scene.stand.openai_key, "token_malformed"),
     }
     kept = True
-    for what, (token, reason) in tokens.items():
-        error = refusal_of(lambda token=token: ask(scene.workload(token)))
+    for what, (token, reason) in forgeries.items():
+        error = refusal_of(lambda token=token: ask(scene.workload(name, token).openai()))
         rows.append([what, *raised(error)])
         kept &= raised(error) == ["AuthenticationError", "401", reason]
     tls = scene.stand.directory / "tls"
@@ -203,7 +204,7 @@ def forge(page: Page, scene: Scene):
 
 def exceed(page: Page, scene: Scene):
     before = scene.provider.served()["requests"]
-    workload = scene.workload(scene.token("support-bot"))
+    workload = scene.workload("support-bot").openai()
     attempts: list[tuple[str, Callable[[], object], list[str]]] = [
         (
             "another model",
@@ -222,7 +223,7 @@ def exceed(page: Page, scene: Scene):
         ),
         (
             "a workload without policy",
-            lambda: ask(scene.workload(scene.token("stranger"))),
+            lambda: ask(scene.workload("stranger").openai()),
             ["PermissionDeniedError", "403", "no_policy"],
         ),
     ]
@@ -244,15 +245,14 @@ def read_records(page: Page, scene: Scene):
     records = scene.records()
     rows = [["who", "policy", "outcome", "input", "output", "credential", ""]]
     for (*row, credential), group in itertools.groupby(records, summary):
-        group = list(group)
-        sums = [sum(tokens(each)[kind] for each in group) for kind in (0, 1)]
-        sums = [f"{count:,}" if count else NOTHING for count in sums]
-        rows.append([*row, *sums, credential, f"× {len(group)}" if len(group) > 1 else ""])
+        charges = [Charge.of(record) for record in group]
+        sums = (f"{count:,}" if count else NOTHING for count in total(charges).values())
+        rows.append([*row, *sums, credential, f"× {len(charges)}" if len(charges) > 1 else ""])
     page.table(rows)
     same = len(records) == requests == len(scene.gateway.lines())
     page.promise(f"one record for each of {requests} requests, refusals included", same)
-    complete = [tokens(each) for each in records if completeness(each) == "complete"]
-    sums = {"input": sum(i for i, _ in complete), "output": sum(o for _, o in complete)}
+    charges = [Charge.of(record) for record in records]
+    sums = total([charge for charge in charges if charge.completeness == "complete"])
     reported = {kind: served["reported"][kind] for kind in sums}
     page.promise("they add up to what the provider reported, to the token", sums == reported, sums)
     secrets = {"OpenAI's key": scene.stand.openai_key, "the left-over key": LEFT_OVER}
@@ -296,14 +296,9 @@ def raised(error: openai.APIError | None) -> list[str]:
     return [type(error).__name__, str(error.status_code), reason]
 
 
-def tokens(record: dict) -> tuple[int, int]:
-    """Input and output that were charged."""
-    kinds = ("almoner.charged.input_tokens", "almoner.charged.output_tokens")
-    return tuple(int(record.get(kind, 0)) for kind in kinds)
-
-
-def completeness(record: dict) -> str:
-    return record.get("almoner.usage.completeness", "none")
+def total(charges: list[Charge]) -> dict[str, int]:
+    kinds = ("input", "output")
+    return {kind: sum(getattr(charge, kind) for charge in charges) for kind in kinds}
 
 
 def summary(record: dict) -> tuple[str, ...]:

@@ -12,8 +12,6 @@ from support import paths
 def demo(monkeypatch):
     """The demo's modules."""
     monkeypatch.syspath_prepend(str(paths.REPOSITORY / "demo"))
-    # It sets this for its own process.
-    monkeypatch.setenv("SSL_CERT_FILE", "")
     import page
     import scene
     import story
@@ -30,7 +28,7 @@ def acted(demo, tmp_path):
 
     def act():
         outcome = []
-        with scene_module.Scene(tmp_path) as scene:
+        with scene_module.running(tmp_path) as scene:
             for title, step in story.STEPS:
                 page = page_module.Page(io.StringIO())
                 try:
