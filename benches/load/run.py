@@ -70,7 +70,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true", help="one short round: does it run at all?")
     parser.add_argument("--strict", action="store_true", help="exit 1 where a target is missed")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4, help="of each load")
+    parser.add_argument("--seconds", type=int, default=4, help="of each load")
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--json", type=pathlib.Path, default=ROOT / "target/bench/load.json")
     options = parser.parse_args()

@@ -6,8 +6,10 @@ use almoner_core::{
 };
 
 fn sent_up(api: Api, target: &str) -> String {
-    let parsed = Target::parse(target.as_bytes()).unwrap();
-    query::rewrite(api, parsed).unwrap_or_else(|| target.to_owned())
+    match Target::parse(target.as_bytes()) {
+        Ok(parsed) => query::rewrite(api, parsed).unwrap_or_else(|| target.to_owned()),
+        Err(denial) => format!("{denial:?}"),
+    }
 }
 
 #[test]
