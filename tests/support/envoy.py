@@ -145,8 +145,8 @@ class Envoy(Process):
         command += ["--disable-hot-restart", "--file-flush-interval-msec", 20]
         command += ["--drain-time-s", 1, "--parent-shutdown-time-s", 2]
         super().__init__(name, command, directory)
-        self._admin = ""
-        self._admin = self.await_ready(lambda: admin.exists() and admin.read_text().strip())
+        self.admin_address = ""
+        self.admin_address = self.await_ready(lambda: admin.exists() and admin.read_text().strip())
         self.await_ready(self._live)
         self._ports = {
             status["name"]: status["local_address"]["socket_address"]["port_value"]
@@ -157,7 +157,7 @@ class Envoy(Process):
         return self._ports[listener]
 
     def admin(self, path: str, method: str = "GET") -> str:
-        request = urllib.request.Request(f"http://{self._admin}{path}", method=method)
+        request = urllib.request.Request(f"http://{self.admin_address}{path}", method=method)
         with urllib.request.urlopen(request, timeout=10) as answer:
             return answer.read().decode()
 

@@ -3,7 +3,7 @@
 //! Names are those of OpenTelemetry's semantic conventions for generative AI where there is one,
 //! and `almoner.*` otherwise. Nothing in a record is a secret.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use crate::{
     api::{Api, Endpoint},
@@ -234,78 +234,62 @@ impl Record {
             .as_ref()
             .map_or("none", |(name, _)| name.as_str());
         let policy = self.policy.as_deref().unwrap_or("none");
+        let who = format!(";provider={provider};policy={policy}");
         let mut name = String::with_capacity(160);
-        let mut count = |parts: &[&str], by: u64| {
+        let mut count = |by: u64, parts: fmt::Arguments<'_>| {
             if by > 0 {
                 name.clear();
-                parts.iter().for_each(|part| name.push_str(part));
+                // Writing to a string does not fail.
+                let _ = name.write_fmt(parts);
                 add(&name, by);
             }
         };
-        let who = [";provider=", provider, ";policy=", policy];
-        let [a, b, c, d] = who;
         let outcome = self.outcome().name();
         let reason = self.refusal.map_or("none", Refusal::reason);
         count(
-            &[
-                "almoner_exchanges",
-                a,
-                b,
-                c,
-                d,
-                ";outcome=",
-                outcome,
-                ";reason=",
-                reason,
-            ],
             1,
+            format_args!("almoner_exchanges{who};outcome={outcome};reason={reason}"),
         );
         if self.refusal == Some(Refusal::Operator(OperatorFault::WrongCluster)) {
-            add("almoner_critical;reason=wrong_cluster", 1);
+            count(1, format_args!("almoner_critical;reason=wrong_cluster"));
         }
         if let Some(denial) = self.observed {
             count(
-                &["almoner_observed", a, b, c, d, ";reason=", denial.reason()],
                 1,
+                format_args!("almoner_observed{who};reason={}", denial.reason()),
             );
         }
         if self.dropped == Dropped::Yes {
-            count(&["almoner_leases_dropped", a, b], 1);
+            count(
+                1,
+                format_args!("almoner_leases_dropped;provider={provider}"),
+            );
         }
         if let (Some(charged), Some(metered)) = (&self.charged, &self.metered) {
             let result = metered.completeness.name();
             for (kind, tokens) in [("input", charged.input), ("output", charged.output)] {
-                let parts = [
-                    "almoner_tokens",
-                    a,
-                    b,
-                    c,
-                    d,
-                    ";kind=",
-                    kind,
-                    ";result=",
-                    result,
-                ];
-                count(&parts, tokens.0);
+                count(
+                    tokens.0,
+                    format_args!("almoner_tokens{who};kind={kind};result={result}"),
+                );
             }
         }
-        for settled in self
+        let budgets = self
             .settlement
             .iter()
-            .flat_map(|settlement| &settlement.budgets)
-        {
+            .flat_map(|settlement| &settlement.budgets);
+        for settled in budgets {
             count(
-                &["almoner_settled", a, b, c, d, ";kind=refund"],
                 settled.refund(),
+                format_args!("almoner_settled{who};kind=refund"),
             );
             count(
-                &["almoner_settled", a, b, c, d, ";kind=overdraft"],
                 settled.overdraft(),
+                format_args!("almoner_settled{who};kind=overdraft"),
             );
-            count(
-                &["almoner_critical;reason=settlement_failed"],
-                settled.fault.map_or(0, |_| 1),
-            );
+            if settled.fault.is_some() {
+                count(1, format_args!("almoner_critical;reason=settlement_failed"));
+            }
         }
     }
 
