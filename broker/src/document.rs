@@ -40,16 +40,23 @@ pub enum DocumentError {
     },
 }
 
+/// Reads the text of the file at `path`.
+///
+/// # Errors
+/// [`DocumentError::Read`].
+pub fn read_text(path: &Path) -> Result<String, DocumentError> {
+    fs::read_to_string(path).map_err(|source| DocumentError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
 /// Reads the file at `path` as YAML, of which JSON is a part.
 ///
 /// # Errors
 /// [`DocumentError::Read`] and [`DocumentError::Syntax`].
 pub fn read(path: &Path) -> Result<Value, DocumentError> {
-    let text = fs::read_to_string(path).map_err(|source| DocumentError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    parse(path, &text)
+    parse(path, &read_text(path)?)
 }
 
 /// Reads `text`, which came from `path`, as YAML.

@@ -63,8 +63,10 @@ impl<'a> Bootstrap<'a> {
     }
 
     /// The policy document in the first plugin's configuration.
-    pub(super) fn embedded_policy(&self) -> Option<Value> {
-        self.servers.iter().find_map(Server::embedded_policy)
+    pub(super) fn embedded_policy(&self) -> Option<&'a str> {
+        self.servers
+            .iter()
+            .find_map(|server| server.embedded_policy().text())
     }
 
     pub(super) fn cluster(&self, name: &str) -> Option<&Node<'a>> {
@@ -95,8 +97,8 @@ impl<'a> Server<'a> {
         self.plugin.down(&["typed_config", "config"])
     }
 
-    /// The policy document in the plugin's configuration, if it is JSON.
-    pub(super) fn embedded_policy(&self) -> Option<Value> {
+    /// The policy document in the plugin's configuration.
+    pub(super) fn embedded_policy(&self) -> Node<'a> {
         embedded_policy(&self.plugin)
     }
 
@@ -185,13 +187,14 @@ fn is_plugin(filter: &Node<'_>) -> bool {
     }
     let config = filter.down(&["typed_config", "config"]);
     let named = |node: Node<'_>| node.text().is_some_and(|name| name.contains("almoner"));
-    let document = embedded_policy(filter);
+    let document = embedded_policy(filter)
+        .text()
+        .and_then(|text| serde_json::from_str(text).ok());
     named(filter.at("name"))
         || named(config.at("name"))
-        || document.is_some_and(|value| value.get("policies").is_some())
+        || document.is_some_and(|document: Value| document.get("policies").is_some())
 }
 
-fn embedded_policy(filter: &Node<'_>) -> Option<Value> {
-    let value = filter.down(&["typed_config", "config", "configuration", "value"]);
-    serde_json::from_str(value.text()?).ok()
+fn embedded_policy<'a>(filter: &Node<'a>) -> Node<'a> {
+    filter.down(&["typed_config", "config", "configuration", "value"])
 }

@@ -3,7 +3,7 @@
 //! What Almoner promises rests on settings that it can't see from inside Envoy: that client
 //! certificates are verified, that a token is forwarded, that a route neither mirrors nor retries,
 //! that a rewrite is the one which the policy was written for. Each check is one small function,
-//! listed in [`CHECKS`].
+//! listed in `CHECKS`.
 
 mod bootstrap;
 mod clusters;
@@ -19,7 +19,6 @@ mod routes;
 use std::path::Path;
 
 use almoner_core::config::Config;
-use serde_json::Value;
 use thiserror::Error;
 
 pub use self::finding::{Finding, Report, Severity};
@@ -89,18 +88,21 @@ pub fn run(policy: Option<&Path>, envoy: Option<&Path>) -> Result<Report, CheckE
     let bootstrap = envoy_value
         .as_ref()
         .map(|value| Bootstrap::new(Node::root(value)));
-    let document = match (policy, &bootstrap) {
-        (Some(path), _) => document::read(path)?,
-        (None, Some(bootstrap)) => bootstrap.embedded_policy().ok_or(CheckError::NoPolicy)?,
+    let text = match (policy, &bootstrap) {
+        (Some(path), _) => document::read_text(path)?,
+        (None, Some(bootstrap)) => bootstrap
+            .embedded_policy()
+            .ok_or(CheckError::NoPolicy)?
+            .to_owned(),
         (None, None) => return Err(CheckError::NoPolicy),
     };
     let name = policy.or(envoy).unwrap_or_else(|| Path::new("policy"));
-    Ok(check(name, &document, bootstrap.as_ref()))
+    Ok(check(name, &text, bootstrap.as_ref()))
 }
 
-fn check(name: &Path, document: &Value, bootstrap: Option<&Bootstrap<'_>>) -> Report {
+fn check(name: &Path, policy: &str, bootstrap: Option<&Bootstrap<'_>>) -> Report {
     let mut report = Report::default();
-    let policies = match Policies::from_value(name, document) {
+    let policies = match Policies::parse(name, policy) {
         Ok(policies) => policies,
         Err(PolicyError::Refused { source, .. }) => {
             report.refused_policy(&source);

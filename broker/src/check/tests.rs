@@ -104,7 +104,11 @@ fn report(mut policy: Value, envoy_changes: &[Change], policy_changes: &[Change]
         change(&mut envoy, pointer, value.clone());
     }
     let bootstrap = Bootstrap::new(Node::root(&envoy));
-    check(Path::new("policy.yaml"), &policy, Some(&bootstrap))
+    check(
+        Path::new("policy.yaml"),
+        &policy.to_string(),
+        Some(&bootstrap),
+    )
 }
 
 fn lines(report: &Report) -> Vec<String> {

@@ -252,25 +252,22 @@ mod tests {
 
     #[test]
     fn only_a_key_that_is_meant_for_it_is_chosen() {
-        let choose = |keys: &[Value], kid: Option<&str>, algorithm| {
+        let choose = |keys: &[&Value], kid: Option<&str>, algorithm| {
             let set: JwkSet = serde_json::from_value(json!({ "keys": keys })).expect("keys");
             choose(&set.keys, kid, algorithm).is_some()
         };
-        let plain = ec("a", &json!({}));
+        let (plain, other) = (ec("a", &json!({})), ec("b", &json!({})));
         let (es256, es384) = (Algorithm::ES256, Algorithm::ES384);
-        assert!(choose(&[plain.clone()], Some("a"), es256));
-        assert!(choose(&[plain.clone()], None, es256));
-        assert!(!choose(&[plain.clone()], Some("b"), es256));
-        assert!(!choose(&[plain.clone()], Some("a"), Algorithm::RS256));
-        assert!(!choose(&[plain.clone()], Some("a"), Algorithm::EdDSA));
+        assert!(choose(&[&plain], Some("a"), es256));
+        assert!(choose(&[&plain], None, es256));
+        assert!(!choose(&[&plain], Some("b"), es256));
+        assert!(!choose(&[&plain], Some("a"), Algorithm::RS256));
+        assert!(!choose(&[&plain], Some("a"), Algorithm::EdDSA));
         assert!(
-            !choose(&[plain.clone(), plain.clone()], Some("a"), es256),
+            !choose(&[&plain, &plain], Some("a"), es256),
             "two with one id"
         );
-        assert!(
-            !choose(&[plain.clone(), ec("b", &json!({}))], None, es256),
-            "without an id"
-        );
+        assert!(!choose(&[&plain, &other], None, es256), "without an id");
         for (more, algorithm, expected) in [
             (
                 json!({ "use": "sig", "key_ops": ["verify"], "alg": "ES256" }),
@@ -282,12 +279,12 @@ mod tests {
             (json!({ "alg": "ES256" }), es384, false),
         ] {
             assert_eq!(
-                choose(&[ec("a", &more)], Some("a"), algorithm),
+                choose(&[&ec("a", &more)], Some("a"), algorithm),
                 expected,
                 "{more}"
             );
         }
         let secret = json!({ "kty": "oct", "kid": "a", "k": "c2VjcmV0" });
-        assert!(!choose(&[secret], Some("a"), es256));
+        assert!(!choose(&[&secret], Some("a"), es256));
     }
 }
