@@ -11,12 +11,12 @@ usage() {
 }
 
 say() {
-  printf '\033[1m▸\033[0m %s\n' "$*" >&2
+  printf '▸ %s\n' "$*" >&2
 }
 
 # Ends the script: what is wrong, and what to do about it.
 fail() {
-  printf '\033[31m✗\033[0m %s\n' "$*" >&2
+  printf '✗ %s\n' "$*" >&2
   exit 1
 }
 

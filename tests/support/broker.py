@@ -1,23 +1,100 @@
 """Gives brokers: the real one, and one that answers whatever a test says.
 
-    broker = Broker(stand)                       # dist/almoner-broker, serving the stand's gateway
+    broker = stand.broker()                      # dist/almoner-broker, with the gateway's policy
     broker = ScriptedBroker(stand)               # mTLS too; `broker.respond = lambda form: ...`
     gateway = stand.envoy(broker=broker.port)
 """
 
+import copy
 import dataclasses
 import http.server
 import json
+import pathlib
 import socket
 import ssl
 import threading
 import time
 import urllib.parse
+import urllib.request
 from collections.abc import Callable
+
+from . import paths
+from .identity import AUDIENCE
+from .process import Process
 
 GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT = "urn:ietf:params:oauth:token-type:jwt"
 SPIFFE_ID = "urn:almoner:params:oauth:token-type:spiffe-id"
+
+
+class Broker(Process):
+    """The real broker: `port` is its token endpoint's."""
+
+    def __init__(self, configuration: dict, directory: pathlib.Path, *, name: str = "broker"):
+        directory.mkdir(parents=True, exist_ok=True)
+        ready = directory / f"{name}-ready.json"
+        ready.unlink(missing_ok=True)
+        file = directory / f"{name}.json"
+        file.write_text(json.dumps(configuration, indent=1))
+        command = [paths.broker(), "serve", "--config", file, "--ready-file", ready]
+        super().__init__(name, command, directory)
+        self.await_ready(ready.exists)
+        bound = json.loads(ready.read_text())
+        self.port, self._admin = (int(bound[name].rsplit(":", 1)[1]) for name in ("token", "admin"))
+
+    def metrics(self) -> str:
+        url = f"http://127.0.0.1:{self._admin}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.read().decode()
+
+
+def configuration(stand, policy: dict, **changes) -> dict:
+    """What the real broker is told: the stand's gateway speaks for the workloads, a sidecar for
+    itself. Writes the files that it names. `changes` replace fields."""
+    directory = stand.run / "broker"
+    directory.mkdir(exist_ok=True)
+    (directory / "policy.json").write_text(json.dumps(policy))
+    keys = {"openai": (stand.openai_key, "bearer"), "anthropic": (stand.anthropic_key, "header")}
+    environment = policy["policies"][0].get("environment")
+    credentials = {
+        provider: {"key": key, "kind": kind, "expires": "2099-01-01", "environment": environment}
+        for provider, (key, kind) in keys.items()
+    }
+    secret = directory / "credentials.json"
+    secret.touch(mode=0o600)
+    secret.write_text(json.dumps(credentials))
+    usual = {
+        "listen": "127.0.0.1:0",
+        "admin_listen": "127.0.0.1:0",
+        "policy": str(directory / "policy.json"),
+        "tls": {
+            "certificate": str(stand.broker_certificate.cert),
+            "key": str(stand.broker_certificate.key),
+            "trust_bundle": str(stand.envoys.ca),
+        },
+        "envoys": [
+            {
+                "id": stand.gateway_id,
+                "speaks_for": [
+                    "spiffe://prod.example/ns/*/sa/*",
+                    f"jwt:{stand.issuer.url}|**",
+                ],
+            },
+            {"id": "spiffe://prod.example/ns/*/sa/*", "speaks_for": "self"},
+        ],
+        "issuers": [
+            {
+                "issuer": stand.issuer.url,
+                "audiences": [AUDIENCE],
+                "jwks_file": str(stand.directory / "jwks.json"),
+            }
+        ],
+        "credentials": str(secret),
+        "audit": str(directory / "audit.log"),
+        # A test is one Envoy identity, and in more of a hurry than a gateway.
+        "limits": {"exchanges_per_second": 10_000},
+    }
+    return copy.deepcopy(usual) | changes
 
 
 @dataclasses.dataclass
@@ -110,6 +187,9 @@ class _Server(http.server.ThreadingHTTPServer):
 def _handler(broker: ScriptedBroker):
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # One write an answer: else the other side's delayed acknowledgement costs 40 ms.
+        wbufsize = -1
+        disable_nagle_algorithm = True
 
         def do_POST(self):  # noqa: N802
             length = int(self.headers.get("content-length", 0))

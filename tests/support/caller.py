@@ -43,6 +43,8 @@ class Answer:
     body: bytes
     complete: bool
     """False where it was cut off."""
+    source: str
+    """The caller's address, as Envoy's access log has it."""
 
     def header(self, name: str) -> str | None:
         values = [value for key, value in self.headers if key == name]
@@ -130,6 +132,7 @@ class Exchange:
 
     status: int
     headers: list[tuple[str, str]]
+    source: str
 
     def read(self) -> bytes:
         """The next bytes of the body; empty at its end. Raises `Reset`."""
@@ -170,9 +173,10 @@ class Exchange:
         try:
             for content in self.chunks():
                 body += content
+            complete = True
         except Reset:
-            return Answer(self.status, self.headers, bytes(body), complete=False)
-        return Answer(self.status, self.headers, bytes(body), complete=True)
+            complete = False
+        return Answer(self.status, self.headers, bytes(body), complete, self.source)
 
     def __enter__(self):
         return self
@@ -183,7 +187,7 @@ class Exchange:
 
 class Http1Exchange(Exchange):
     def __init__(self, connection, host, method, path, headers, body, trailers, finish):
-        self._connection, self._response, self._method = connection, None, method
+        self._begin(connection, method)
         self._chunked = bool(trailers) or not finish
         head = [f"{method} {path} HTTP/1.1", f"host: {host}"]
         head += [f"{name}: {value}" for name, value in headers]
@@ -204,8 +208,12 @@ class Http1Exchange(Exchange):
     def answered(cls, connection, method):
         """An exchange whose request is already out."""
         exchange = cls.__new__(cls)
-        exchange._connection, exchange._response, exchange._method = connection, None, method
+        exchange._begin(connection, method)
         return exchange
+
+    def _begin(self, connection, method):
+        self._connection, self._response, self._method = connection, None, method
+        self.source = _source(connection)
 
     def send(self, content: bytes):
         if content:
@@ -261,6 +269,7 @@ class Http1Exchange(Exchange):
 class Http2Exchange(Exchange):
     def __init__(self, connection, host, method, path, headers, body, trailers, finish):
         self._connection = connection
+        self.source = _source(connection)
         config = h2.config.H2Configuration(
             client_side=True,
             header_encoding="utf-8",
@@ -367,6 +376,11 @@ class Http2Exchange(Exchange):
             self._connection.sendall(self._h2.data_to_send())
         except (BrokenPipeError, ConnectionResetError):
             self._cut()
+
+
+def _source(connection: socket.socket) -> str:
+    host, port = connection.getsockname()[:2]
+    return f"{host}:{port}"
 
 
 def _chat(text: str, fields: dict) -> bytes:

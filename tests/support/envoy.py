@@ -29,13 +29,18 @@ ACCESS_LOG = "/dev/stdout"
 NOBODY = 1
 
 
+def parse(name: str) -> dict:
+    """The configuration `name` of envoy/ as it is."""
+    return yaml.safe_load((paths.CONFIGURATIONS / name).read_text())
+
+
 def load(name: str, *, directory: pathlib.Path, trust: pathlib.Path, endpoints: dict[str, int]):
     """The configuration `name` of envoy/ for this machine.
 
     `directory` stands for /etc/almoner, `trust` for the system's authorities; each cluster's
     endpoint is 127.0.0.1 at the port that `endpoints` names; listeners and admin take any port.
     """
-    configuration = yaml.safe_load((paths.CONFIGURATIONS / name).read_text())
+    configuration = parse(name)
     fit(configuration, directory=directory, trust=trust, endpoints=endpoints)
     return configuration
 
@@ -167,13 +172,16 @@ class Envoy(Process):
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def line(self, answer) -> dict:
-        """The access log's line of an exchange, by the request id in its answer; awaits it."""
-        wanted = answer.header("x-request-id")
+        """The access log's line of an exchange: a caller has a connection, so a port, for each."""
 
         def one():
-            return next((line for line in self.lines() if line["request_id"] == wanted), None)
+            return next((line for line in self.lines() if line["source"] == answer.source), None)
 
-        return eventually(one, what=f"an access log line of request {wanted}")
+        return eventually(one, what=f"an access log line of {answer.source}")
+
+    def record(self, answer) -> dict:
+        """The record that the plugin left of an exchange."""
+        return self.line(answer)["record"]["value"]
 
     def await_lines(self, count: int, such: Callable[[dict], bool] = lambda _: True) -> list[dict]:
         """Awaits `count` lines (`such` that) and gives all of these."""

@@ -1,7 +1,8 @@
 """Takes a directory; gives everything around Envoy, and Envoys in it.
 
     stand = Stand(directory)                       # authorities, issuer, keys, simulated provider
-    gateway = stand.envoy("gateway.yaml")          # dist/almoner.wasm; ends with the stand
+    broker = stand.broker()                        # dist/almoner-broker; or a ScriptedBroker(stand)
+    gateway = stand.envoy(broker=broker.port)      # envoy/gateway.yaml with dist/almoner.wasm
     answer = stand.workload(gateway).chat("Hello") # by certificate, HTTP/1.1
     answer = stand.token_holder(gateway, slot="x-api-key", protocol="h2").messages("Hello")
     stand.provider.request("Hello").header("authorization")
@@ -11,7 +12,7 @@ import pathlib
 import secrets
 from collections.abc import Callable
 
-from . import envoy, paths
+from . import broker, envoy, paths
 from .caller import Caller
 from .envoy import Envoy
 from .identity import Authority, Certificate, Issuer
@@ -21,7 +22,6 @@ TRUST_DOMAIN = "prod.example"
 BOT = f"spiffe://{TRUST_DOMAIN}/ns/support/sa/bot"
 TOKEN_SUBJECT = "support-bot"
 GATEWAY = f"spiffe://{TRUST_DOMAIN}/ns/almoner/sa/gateway"
-SIDECAR = f"spiffe://{TRUST_DOMAIN}/ns/support/sa/support-bot"
 BROKER_NAME = "broker.almoner.internal"
 
 
@@ -39,6 +39,7 @@ class Stand:
         self.providers = Authority("providers", tls)
         self.servers = Authority("servers", tls)
         self.servers.issue("server", dns=("almoner.prod.example", "localhost"))
+        self.gateway_id = GATEWAY
         self.envoys.issue("envoy", uri=GATEWAY)
         self.broker_certificate = self.brokers.issue("broker", dns=(BROKER_NAME,))
         self.issuer = Issuer()
@@ -62,6 +63,13 @@ class Stand:
             endpoints=usual | endpoints,
         )
 
+    def broker(self, *, policy: dict | None = None, **changes) -> broker.Broker:
+        """The real broker, with the gateway's policy document unless told; ends with the stand."""
+        policy = policy or envoy.policy(self.configuration("gateway.yaml"))
+        configuration = broker.configuration(self, policy, **changes)
+        name = f"broker-{len(self._processes)}"
+        return self.adopt(broker.Broker(configuration, self.run, name=name))
+
     def envoy(
         self,
         file: str = "gateway.yaml",
@@ -75,7 +83,7 @@ class Stand:
         """A running Envoy with envoy/FILE; it ends with the stand.
 
         `module` takes the place of dist/almoner.wasm; `edit` may change the configuration before;
-        `endpoints` are clusters' ports: `broker=stand.broker.port`.
+        `endpoints` are clusters' ports: `broker=stand.broker().port`.
         """
         configuration = self.configuration(file, **endpoints)
         wanted = module or paths.plugin()
@@ -84,6 +92,19 @@ class Stand:
             edit(configuration)
         name = name or f"envoy-{len(self._processes)}"
         return self.adopt(Envoy(configuration, self.run, name=name, concurrency=concurrency))
+
+    def with_provider_keys(self, configuration: dict):
+        """An edit for the empty filter, which swaps no credential: the routes add the keys."""
+        keys = {
+            "openai": ("authorization", f"Bearer {self.openai_key}"),
+            "anthropic": ("x-api-key", self.anthropic_key),
+        }
+        for manager in envoy.http_managers(configuration):
+            for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
+                name, value = keys[route["name"]]
+                header = {"key": name, "value": value}
+                action = "OVERWRITE_IF_EXISTS_OR_ADD"
+                route["request_headers_to_add"] = [{"header": header, "append_action": action}]
 
     def adopt(self, process):
         """Ends `process` with the stand."""

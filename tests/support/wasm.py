@@ -35,10 +35,16 @@ def exports(module: pathlib.Path) -> set[str]:
     return names
 
 
+# The SDK exports every callback there is; those of TCP, gRPC and foreign functions we never need.
+NEEDLESS = ("proxy_on_downstream_", "proxy_on_upstream_", "proxy_on_new_connection")
+NEEDLESS += ("proxy_on_grpc_", "proxy_on_foreign_function")
+
+
 def capabilities(module: pathlib.Path) -> set[str]:
-    """What Envoy's `allowed_capabilities` must name for the module to load and be called."""
+    """What Envoy's `allowed_capabilities` has to name for the module to work."""
     functions = {name.removeprefix("env.") for name in imports(module)}
-    return functions | {name for name in exports(module) if name.startswith("proxy_on_")}
+    callbacks = {name for name in exports(module) if name.startswith("proxy_on_")}
+    return functions | {name for name in callbacks if not name.startswith(NEEDLESS)}
 
 
 class _Reader:

@@ -7,8 +7,10 @@ use crate::{
     attributes::{Attributes, number},
     head::headers::{self, Fate},
     lease::{self, Leases},
-    meter::{End, Forward, Meter, MeterSetup, Metered, More, UsageEvent},
-    record::Record,
+    meter::{
+        Calibration, End, Form, Forward, HeaderCounts, Meter, MeterSetup, Metered, More, UsageEvent,
+    },
+    record::{Reached, Record},
     refusal::ProviderFault,
     reply::Reply,
     reservation::{Amounts, Store},
@@ -76,12 +78,13 @@ impl Exchange {
             return AnswerStep::Refuse(self.refuse(ProviderFault::BadCredential, host));
         }
         let meter = Meter::new(&MeterSetup {
-            api,
-            endpoint: sent.endpoint,
+            form: Form::of(api, sent.endpoint),
             status,
             content_type: header(b"content-type"),
             content_encoding: header(b"content-encoding"),
             usage_event: sent.usage_event,
+            headers: HeaderCounts::read(pairs.iter().copied()),
+            calibration: Calibration::default(),
             input_estimate: sent.input_estimate,
         });
         let mut edits = HeaderEdits::default();
@@ -159,7 +162,7 @@ impl Exchange {
     ) {
         let end = broken_off(host.attributes);
         if reached_nobody(host.attributes) {
-            self.record.end_of_answer = Some(end);
+            self.record.reached = Reached::Nobody;
             return sent.release(host);
         }
         let usage = Usage {

@@ -1,11 +1,7 @@
 //! What Anthropic's answers mean: first-party, on Vertex, and inside Bedrock.
 
-use super::grammar::{Count, Counts, Label, Mark, Members, Node};
+use super::grammar::{Count, Counts, Label, Mark, Members, Node, TEXT, object};
 use crate::{units::Tokens, usage::Usage};
-
-const fn nothing(members: Members) -> Node {
-    Node::Object(Mark::None, members)
-}
 
 /// `message_start` gives the input, `message_delta` overrides what it repeats: members merge.
 const USAGE: Node = Node::Object(
@@ -20,18 +16,18 @@ const USAGE: Node = Node::Object(
         ),
         (
             "cache_creation",
-            nothing(&[(
+            object(&[(
                 "ephemeral_1h_input_tokens",
                 Node::Count(Count::CacheWriteHour),
             )]),
         ),
         (
             "output_tokens_details",
-            nothing(&[("thinking_tokens", Node::Count(Count::Reasoning))]),
+            object(&[("thinking_tokens", Node::Count(Count::Reasoning))]),
         ),
         (
             "iterations",
-            nothing(&[
+            object(&[
                 ("type", Node::Label(Label::PassType)),
                 ("input_tokens", Node::Sum(Count::PassInput)),
                 ("output_tokens", Node::Sum(Count::PassOutput)),
@@ -44,43 +40,45 @@ const USAGE: Node = Node::Object(
         ),
     ],
 );
+/// What a call costs beside its name and arguments.
+pub(super) const CALL: Node = Node::Call(Tokens(38));
 const BLOCK: Members = &[
-    ("text", Node::Text(&[])),
-    ("thinking", Node::Text(&[])),
-    ("name", Node::Text(&[])),
+    ("text", TEXT),
+    ("thinking", TEXT),
+    ("name", CALL),
     ("input", Node::Words),
-    ("partial_json", Node::Text(&[])),
+    ("partial_json", TEXT),
 ];
 
 /// A JSON answer, or one event of a stream.
-pub(super) static ANSWER: Node = nothing(&[
+pub(super) static ANSWER: Node = object(&[
     ("type", Node::Label(Label::Type)),
     (
         "delta",
-        nothing(&[
-            ("text", Node::Text(&[])),
-            ("thinking", Node::Text(&[])),
-            ("partial_json", Node::Text(&[])),
+        object(&[
+            ("text", TEXT),
+            ("thinking", TEXT),
+            ("partial_json", TEXT),
             ("stop_reason", Node::Label(Label::Finish)),
         ]),
     ),
     ("usage", USAGE),
     (
         "message",
-        nothing(&[
+        object(&[
             ("usage", USAGE),
             ("model", Node::Label(Label::Model)),
             ("id", Node::Label(Label::ResponseId)),
         ]),
     ),
-    ("content_block", nothing(BLOCK)),
-    ("content", nothing(BLOCK)),
+    ("content_block", object(BLOCK)),
+    ("content", object(BLOCK)),
     ("stop_reason", Node::Label(Label::Finish)),
     ("model", Node::Label(Label::Model)),
     ("id", Node::Label(Label::ResponseId)),
     ("error", Node::Error),
     // The legacy text completions.
-    ("completion", Node::Text(&[])),
+    ("completion", TEXT),
 ]);
 
 /// What the numbers mean: cached input stands beside the input. Passes other than plain messages

@@ -48,14 +48,14 @@ const CLASSES: usize = 10;
 /// What a byte of a class costs after one of another, in thousandths of a token. One row for each
 /// class before, one column for each class that comes, in the order of `Class`.
 static COST: [[u16; CLASSES]; CLASSES] = [
-    //  none space newl lower upper digit mark  two three four
-    [0, 300, 300, 1000, 1000, 500, 1000, 900, 800, 2000],
-    [0, 50, 500, 1000, 1000, 1000, 900, 900, 800, 2000],
-    [0, 300, 100, 1000, 1000, 700, 900, 900, 800, 2000],
-    [0, 0, 500, 45, 400, 500, 600, 500, 800, 2000],
-    [0, 0, 500, 200, 300, 500, 600, 500, 800, 2000],
-    [0, 200, 500, 700, 700, 350, 700, 700, 800, 2000],
-    [0, 100, 500, 600, 600, 700, 400, 700, 800, 2000],
+    // none space newl lower upper digit mark two three four
+    [0, 300, 320, 1040, 1010, 500, 1060, 900, 800, 2000],
+    [0, 150, 530, 830, 980, 1110, 960, 900, 800, 2000],
+    [0, 330, 70, 970, 1030, 700, 910, 900, 800, 2000],
+    [0, 0, 520, 56, 380, 500, 850, 500, 800, 2000],
+    [0, 40, 490, 230, 280, 500, 570, 500, 800, 2000],
+    [0, 270, 510, 690, 700, 470, 740, 700, 800, 2000],
+    [0, 190, 470, 790, 640, 700, 400, 700, 800, 2000],
     [0, 0, 500, 300, 400, 500, 600, 350, 800, 2000],
     [0, 100, 500, 700, 700, 500, 500, 700, 700, 2000],
     [0, 100, 500, 800, 800, 500, 500, 700, 800, 2000],
@@ -114,6 +114,11 @@ impl Estimator {
             0xd800..=0xdbff => self.step(Class::Four),
             _ => self.step(Class::Three),
         }
+    }
+
+    /// Adds what costs tokens and is not text.
+    pub(super) fn add(&mut self, tokens: Tokens) {
+        self.thousandths = self.thousandths.saturating_add(tokens.times(1000).0);
     }
 
     fn step(&mut self, class: Class) {

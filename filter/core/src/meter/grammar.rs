@@ -5,10 +5,22 @@ use crate::units::Tokens;
 /// The members of an object that mean something, by name.
 pub(super) type Members = &'static [(&'static str, Node)];
 
+/// An object whose members mean something, and which means nothing by itself.
+pub(super) const fn object(members: Members) -> Node {
+    Node::Object(Mark::None, members)
+}
+
+/// A string of the model's words.
+pub(super) const TEXT: Node = Node::Text(&[]);
+
 /// What a value means. Arrays are transparent: each element means what the array means, so that a
 /// lone document, an array of them and a sequence of them are read by one grammar.
 #[derive(Debug)]
 pub(super) enum Node {
+    /// Base64 of a JSON document that is read by a grammar of its own.
+    Base64(&'static Self),
+    /// The name of a tool that the model calls, in its own words; a call costs so many tokens more.
+    Call(Tokens),
     /// A number of tokens; the last one stands.
     Count(Count),
     /// A number of tokens; those of one report add up.
@@ -47,7 +59,7 @@ pub(super) enum Mark {
     Merge,
     /// Nothing.
     None,
-    /// A usage object that replaces all earlier ones.
+    /// A usage object; its first number replaces all that earlier ones said.
     Report,
 }
 
@@ -72,6 +84,14 @@ pub(super) enum Count {
     Reasoning,
     /// The provider's own total.
     Total,
+    /// Input by a second source, for where the first says nothing.
+    OtherInput,
+    /// `CacheRead` by a second source.
+    OtherCacheRead,
+    /// `CacheWrite` by a second source.
+    OtherCacheWrite,
+    /// Output by a second source.
+    OtherOutput,
     /// Input of the passes that one answer took.
     PassInput,
     /// `CacheRead` of the passes.
@@ -111,7 +131,17 @@ pub(super) struct Counts {
     pub(super) output: Option<Tokens>,
     pub(super) reasoning: Option<Tokens>,
     pub(super) total: Option<Tokens>,
+    pub(super) other: Other,
     pub(super) passes: Passes,
+}
+
+/// What a second source says: metrics beside the answer, response headers, billed units.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Other {
+    pub(super) input: Option<Tokens>,
+    pub(super) cache_read: Option<Tokens>,
+    pub(super) cache_write: Option<Tokens>,
+    pub(super) output: Option<Tokens>,
 }
 
 /// What the passes of one answer add up to.
@@ -126,25 +156,6 @@ pub(super) struct Passes {
 }
 
 impl Counts {
-    pub(super) const NONE: Self = Self {
-        input: None,
-        cache_read: None,
-        cache_write: None,
-        cache_write_hour: None,
-        tool_input: None,
-        audio: None,
-        output: None,
-        reasoning: None,
-        total: None,
-        passes: Passes {
-            input: None,
-            cache_read: None,
-            cache_write: None,
-            output: None,
-            beside: false,
-        },
-    };
-
     pub(super) fn slot(&mut self, count: Count) -> &mut Option<Tokens> {
         match count {
             Count::Audio => &mut self.audio,
@@ -152,6 +163,10 @@ impl Counts {
             Count::CacheWrite => &mut self.cache_write,
             Count::CacheWriteHour => &mut self.cache_write_hour,
             Count::Input => &mut self.input,
+            Count::OtherCacheRead => &mut self.other.cache_read,
+            Count::OtherCacheWrite => &mut self.other.cache_write,
+            Count::OtherInput => &mut self.other.input,
+            Count::OtherOutput => &mut self.other.output,
             Count::Output => &mut self.output,
             Count::PassCacheRead => &mut self.passes.cache_read,
             Count::PassCacheWrite => &mut self.passes.cache_write,

@@ -7,12 +7,13 @@
 use memchr::memchr2;
 
 use super::{
+    base64::Decoder,
     grammar::{Label, Mark, Node},
     tally::Tally,
 };
 
 /// How deep the grammars may reach, arrays included; what lies deeper is passed over.
-const MAX_DEPTH: usize = 16;
+const MAX_DEPTH: usize = 12;
 
 /// The longest key, number or label that is kept; of a longer one the rest is dropped.
 const MAX_TOKEN: usize = 128;
@@ -54,6 +55,7 @@ enum State {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Use {
+    Base64,
     Error,
     Ignore,
     Label(Label),
@@ -61,20 +63,46 @@ enum Use {
     Text,
 }
 
-/// An incremental reader of one grammar.
+/// A document in base64, inside a string of another.
 #[derive(Clone)]
-pub(super) struct Scanner {
-    root: &'static Node,
+struct Inner {
+    decoder: Decoder,
+    scanner: Scanner,
+}
+
+/// Where in a document the scanner is, as far as its grammar knows.
+#[derive(Clone, Copy)]
+pub(super) struct Position {
     state: State,
     /// The containers that the grammar knows, outermost first; `depth` of them are open.
     stack: [Option<Frame>; MAX_DEPTH],
     depth: usize,
     /// What the value to come means.
     next: Option<&'static Node>,
+}
+
+impl Position {
+    pub(super) const fn start(root: &'static Node) -> Self {
+        Self {
+            state: State::Value,
+            stack: [None; MAX_DEPTH],
+            depth: 0,
+            next: Some(root),
+        }
+    }
+}
+
+/// An incremental reader of one grammar.
+#[derive(Clone)]
+pub(super) struct Scanner {
+    root: &'static Node,
+    at: Position,
     /// Containers open inside a value that is passed over, and whether it counts as words.
     skip_depth: u32,
     spoken: bool,
     token: Token,
+    /// The reader of a document inside this one.
+    inner: Option<Box<Inner>>,
     /// Whether a document has been read to its end.
     closed: bool,
 }
@@ -83,42 +111,52 @@ impl Scanner {
     pub(super) const fn new(root: &'static Node) -> Self {
         Self {
             root,
-            state: State::Value,
-            stack: [None; MAX_DEPTH],
-            depth: 0,
-            next: Some(root),
+            at: Position::start(root),
             skip_depth: 0,
             spoken: false,
             token: Token::new(),
+            inner: None,
             closed: false,
         }
     }
 
     /// Begins a new document, whatever became of the one before.
     pub(super) fn restart(&mut self, tally: &mut Tally) {
-        if self.state == State::Scalar {
+        if self.at.state == State::Scalar {
             self.end_scalar(tally);
         }
-        self.state = State::Value;
-        self.depth = 0;
-        self.next = Some(self.root);
-        self.skip_depth = 0;
-        self.token.clear();
+        self.at.state = State::Value;
+        self.at.depth = 0;
+        self.at.next = Some(self.root);
     }
 
     /// Whether a document was read to its end and none has begun since.
     pub(super) const fn has_closed(&self) -> bool {
-        self.closed && self.depth == 0 && matches!(self.state, State::Value)
+        self.closed && self.at.depth == 0 && matches!(self.at.state, State::Value)
     }
 
     /// Whether what came is not JSON.
     pub(super) const fn is_broken(&self) -> bool {
-        matches!(self.state, State::Broken)
+        matches!(self.at.state, State::Broken)
     }
 
     /// Whether the next byte is the first of the model's words.
-    pub(super) const fn is_at_text(&self) -> bool {
-        matches!(self.state, State::String(Use::Text))
+    const fn is_at_text(&self) -> bool {
+        matches!(self.at.state, State::String(Use::Text))
+    }
+
+    /// Where the scanner is, if the next byte is the first of the model's words.
+    pub(super) const fn text_position(&self) -> Option<Position> {
+        if self.is_at_text() {
+            Some(self.at)
+        } else {
+            None
+        }
+    }
+
+    /// Goes on from where another document was: at the model's words nothing else is under way.
+    pub(super) const fn resume(&mut self, text: Position) {
+        self.at = text;
     }
 
     /// Reads all of `bytes`.
@@ -141,30 +179,30 @@ impl Scanner {
         let Some((&byte, rest)) = bytes.split_first() else {
             return bytes;
         };
-        match self.state {
+        match self.at.state {
             State::Broken => return &[],
             State::Colon => match byte {
-                b':' => self.state = State::Value,
+                b':' => self.at.state = State::Value,
                 _ if is_space(byte) => {}
-                _ => self.state = State::Broken,
+                _ => self.at.state = State::Broken,
             },
             State::Escape(used) => self.escape(byte, used, tally),
             State::Key => match byte {
                 b'"' => {
                     self.token.clear();
-                    self.state = State::Name;
+                    self.at.state = State::Name;
                 }
                 b'}' => self.close(),
                 b',' => {}
                 _ if is_space(byte) => {}
-                _ => self.state = State::Broken,
+                _ => self.at.state = State::Broken,
             },
             State::Name => return self.string(bytes, Use::Name, tally),
             State::Scalar => return self.scalar(bytes, tally),
             State::Skip => return self.skip(bytes, tally),
             State::SkipEscape => {
                 self.speak(&[byte], tally);
-                self.state = State::SkipString;
+                self.at.state = State::SkipString;
             }
             State::SkipString => return self.skip_string(bytes, tally),
             State::String(used) => return self.string(bytes, used, tally),
@@ -183,22 +221,25 @@ impl Scanner {
     ) -> &'a [u8] {
         match byte {
             // Every answer is an object or an array of them.
-            _ if self.depth == 0 && !matches!(byte, b'{' | b'[' | b',') && !is_space(byte) => {
-                self.state = State::Broken;
+            _ if self.at.depth == 0 && !matches!(byte, b'{' | b'[' | b',') && !is_space(byte) => {
+                self.at.state = State::Broken;
             }
             b'"' => {
-                let used = self.next.map_or(Use::Ignore, string_use);
+                let used = self.at.next.map_or(Use::Ignore, string_use);
+                if let Some(Node::Base64(root)) = self.at.next {
+                    self.begin_inner(root, tally);
+                }
                 self.token.clear();
-                self.state = State::String(used);
+                self.at.state = State::String(used);
             }
             b'{' | b'[' => self.open(byte, tally),
             b']' => self.close(),
             b',' => {}
             _ if is_space(byte) => {}
-            b'}' | b':' => self.state = State::Broken,
+            b'}' | b':' => self.at.state = State::Broken,
             _ => {
                 self.token.clear();
-                self.state = State::Scalar;
+                self.at.state = State::Scalar;
                 return bytes;
             }
         }
@@ -207,7 +248,7 @@ impl Scanner {
 
     fn open(&mut self, byte: u8, tally: &mut Tally) {
         let array = byte == b'[';
-        let Some(node) = self.next else {
+        let Some(node) = self.at.next else {
             return self.pass_over(false);
         };
         match node {
@@ -222,47 +263,48 @@ impl Scanner {
             Node::Object(mark, _) if !array => tally.mark(*mark),
             _ => {}
         }
-        let Some(slot) = self.stack.get_mut(self.depth) else {
+        let Some(slot) = self.at.stack.get_mut(self.at.depth) else {
             return self.pass_over(false);
         };
         *slot = Some(Frame { node, array });
-        self.depth = self.depth.saturating_add(1);
-        self.state = if array { State::Value } else { State::Key };
+        self.at.depth = self.at.depth.saturating_add(1);
+        self.at.state = if array { State::Value } else { State::Key };
     }
 
     fn pass_over(&mut self, spoken: bool) {
         self.skip_depth = 1;
         self.spoken = spoken;
-        self.state = State::Skip;
+        self.at.state = State::Skip;
     }
 
     fn close(&mut self) {
-        if self.depth == 0 {
-            self.state = State::Broken;
+        if self.at.depth == 0 {
+            self.at.state = State::Broken;
             return;
         }
-        self.depth = self.depth.saturating_sub(1);
-        self.closed = self.depth == 0;
+        self.at.depth = self.at.depth.saturating_sub(1);
+        self.closed = self.at.depth == 0;
         self.end_value();
     }
 
     fn end_value(&mut self) {
         match self.top() {
             None => {
-                self.next = Some(self.root);
-                self.state = State::Value;
+                self.at.next = Some(self.root);
+                self.at.state = State::Value;
             }
             Some(Frame { node, array: true }) => {
-                self.next = Some(node);
-                self.state = State::Value;
+                self.at.next = Some(node);
+                self.at.state = State::Value;
             }
-            Some(Frame { array: false, .. }) => self.state = State::Key,
+            Some(Frame { array: false, .. }) => self.at.state = State::Key,
         }
     }
 
     fn top(&self) -> Option<Frame> {
-        self.stack
-            .get(self.depth.checked_sub(1)?)
+        self.at
+            .stack
+            .get(self.at.depth.checked_sub(1)?)
             .copied()
             .flatten()
     }
@@ -273,6 +315,7 @@ impl Scanner {
             .split_at_checked(end.unwrap_or(bytes.len()))
             .unwrap_or((bytes, &[]));
         match used {
+            Use::Base64 => self.push_inner(run, tally),
             Use::Error | Use::Label(_) => self.token.push(run),
             Use::Ignore => {}
             Use::Name => {
@@ -288,9 +331,28 @@ impl Scanner {
         match rest.first() {
             None => return rest,
             Some(b'"') => self.end_string(used, tally),
-            Some(_) => self.state = State::Escape(used),
+            Some(_) => self.at.state = State::Escape(used),
         }
         rest.get(1..).unwrap_or_default()
+    }
+
+    fn begin_inner(&mut self, root: &'static Node, tally: &mut Tally) {
+        let fresh = || {
+            Box::new(Inner {
+                decoder: Decoder::default(),
+                scanner: Self::new(root),
+            })
+        };
+        let inner = self.inner.get_or_insert_with(fresh);
+        inner.decoder = Decoder::default();
+        inner.scanner.restart(tally);
+    }
+
+    fn push_inner(&mut self, run: &[u8], tally: &mut Tally) {
+        if let Some(inner) = &mut self.inner {
+            let Inner { decoder, scanner } = inner.as_mut();
+            decoder.push(run, |bytes| scanner.push(bytes, tally));
+        }
     }
 
     fn end_string(&mut self, used: Use, tally: &mut Tally) {
@@ -301,24 +363,30 @@ impl Scanner {
                 let name = self.token;
                 return self.enter(name.bytes());
             }
-            Use::Error | Use::Ignore | Use::Text => {}
+            Use::Text => {
+                if let Some(Node::Call(cost)) = self.at.next {
+                    tally.text.add(*cost);
+                }
+            }
+            Use::Base64 | Use::Error | Use::Ignore => {}
         }
         self.end_value();
     }
 
     fn enter(&mut self, name: &[u8]) {
-        self.next = self.top().and_then(|frame| frame.node.member(name));
-        self.state = State::Colon;
+        self.at.next = self.top().and_then(|frame| frame.node.member(name));
+        self.at.state = State::Colon;
     }
 
     fn escape(&mut self, byte: u8, used: Use, tally: &mut Tally) {
-        self.state = match used {
+        self.at.state = match used {
             Use::Name => State::Name,
             _ => State::String(used),
         };
         match used {
-            Use::Text if byte == b'u' => self.state = State::Unicode { left: 4, code: 0 },
+            Use::Text if byte == b'u' => self.at.state = State::Unicode { left: 4, code: 0 },
             Use::Text => tally.text(&[unescape(byte)]),
+            Use::Base64 => self.push_inner(&[byte], tally),
             Use::Error | Use::Ignore | Use::Label(_) | Use::Name => {
                 self.token.push(&[unescape(byte)]);
             }
@@ -331,10 +399,10 @@ impl Scanner {
             .and_then(|digit| u16::try_from(digit).ok());
         let code = (code << 4) | digit.unwrap_or_default();
         let left = left.saturating_sub(1);
-        self.state = State::Unicode { left, code };
+        self.at.state = State::Unicode { left, code };
         if left == 0 {
             tally.code_unit(code);
-            self.state = State::String(Use::Text);
+            self.at.state = State::String(Use::Text);
         }
     }
 
@@ -353,9 +421,13 @@ impl Scanner {
     }
 
     fn end_scalar(&mut self, tally: &mut Tally) {
-        match self.next {
+        match self.at.next {
             Some(Node::Count(count)) => tally.count(*count, self.token.bytes()),
             Some(Node::Sum(count)) => tally.add(*count, self.token.bytes()),
+            // Some say enumerations as numbers.
+            Some(Node::Label(label)) if self.token.bytes().iter().all(u8::is_ascii_digit) => {
+                tally.label(*label, self.token.bytes());
+            }
             Some(Node::Object(Mark::None, _)) if self.token.bytes() == b"DONE" => tally.done(),
             _ => {}
         }
@@ -365,7 +437,7 @@ impl Scanner {
     fn skip<'a>(&mut self, bytes: &'a [u8], tally: &mut Tally) -> &'a [u8] {
         for (at, &byte) in bytes.iter().enumerate() {
             match byte {
-                b'"' => self.state = State::SkipString,
+                b'"' => self.at.state = State::SkipString,
                 b'{' | b'[' => {
                     self.skip_depth = self.skip_depth.saturating_add(1);
                     continue;
@@ -394,7 +466,7 @@ impl Scanner {
         let past = end.map_or(bytes.len(), |end| end.saturating_add(1));
         let (run, rest) = bytes.split_at_checked(past).unwrap_or((bytes, &[]));
         self.speak(run, tally);
-        self.state = match run.last() {
+        self.at.state = match run.last() {
             Some(b'"') => State::Skip,
             Some(b'\\') => State::SkipEscape,
             _ => State::SkipString,
@@ -411,9 +483,10 @@ impl Scanner {
 
 fn string_use(node: &'static Node) -> Use {
     match node {
+        Node::Base64(_) => Use::Base64,
         Node::Error => Use::Error,
         Node::Label(label) => Use::Label(*label),
-        Node::Text(_) | Node::Words => Use::Text,
+        Node::Call(_) | Node::Text(_) | Node::Words => Use::Text,
         Node::Count(_) | Node::Object(..) | Node::Sum(_) => Use::Ignore,
     }
 }

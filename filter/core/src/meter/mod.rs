@@ -9,9 +9,17 @@
 //! ```
 
 mod anthropic;
+mod base64;
+mod bedrock;
+mod calibration;
+mod cohere;
 mod estimate;
+mod eventstream;
+mod form;
+mod gemini;
 mod grammar;
 mod json;
+mod ollama;
 mod openai;
 mod sieve;
 mod sse;
@@ -19,22 +27,21 @@ mod tally;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_dialects;
 
 use serde::Serialize;
 
-pub use self::estimate::{estimate, upper_bound};
+pub use self::{
+    calibration::Calibration,
+    estimate::{estimate, upper_bound},
+    form::{Charge, Dialect, Form},
+};
 use self::{
-    grammar::{Counts, Node},
-    json::Scanner,
-    sieve::Sieve,
-    sse::Sse,
-    tally::Tally,
+    eventstream::EventStream, form::Reports, grammar::Counts, json::Scanner, sieve::Sieve,
+    sse::Sse, tally::Tally,
 };
-use crate::{
-    api::{Api, Endpoint},
-    units::Tokens,
-    usage::Usage,
-};
+use crate::{units::Tokens, usage::Usage};
 
 /// How an exchange with a provider ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -127,9 +134,9 @@ pub enum MeterError {
     /// The body is compressed, although we asked for it as it is.
     #[error("expected an uncompressed body, found a content-encoding")]
     Compressed,
-    /// The body is not JSON where its grammar says so.
-    #[error("expected JSON, found something else")]
-    NotJson,
+    /// The body is not what its media type says.
+    #[error("expected what the content-type says, found something else")]
+    Malformed,
     /// The media type is none that the API answers with.
     #[error("expected JSON or an event stream, found another content-type")]
     UnknownContentType,
@@ -138,10 +145,8 @@ pub enum MeterError {
 /// What the meter must know before the first byte.
 #[derive(Clone, Copy, Debug)]
 pub struct MeterSetup<'a> {
-    /// The provider's grammar.
-    pub api: Api,
-    /// What was called.
-    pub endpoint: Endpoint,
+    /// What was called, and so what the answer looks like and costs.
+    pub form: Form,
     /// The response's status.
     pub status: u16,
     /// The response's `content-type`; empty where there is none.
@@ -150,8 +155,53 @@ pub struct MeterSetup<'a> {
     pub content_encoding: &'a [u8],
     /// Whether the caller gets to see the usage event.
     pub usage_event: UsageEvent,
+    /// What the response's headers report.
+    pub headers: HeaderCounts,
+    /// What earlier answers of this model taught about estimates.
+    pub calibration: Calibration,
     /// How many tokens the request is about, for when the provider does not say.
     pub input_estimate: Tokens,
+}
+
+/// Tokens that stand in response headers: Bedrock's `x-amzn-bedrock-*-token-count`. They count where
+/// the body says nothing.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct HeaderCounts {
+    input: Option<Tokens>,
+    output: Option<Tokens>,
+    cache_read: Option<Tokens>,
+    cache_write: Option<Tokens>,
+}
+
+impl HeaderCounts {
+    /// What these headers report; names in lower case.
+    #[must_use]
+    pub fn read<'a>(headers: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Self {
+        let mut counts = Self::default();
+        for (name, value) in headers {
+            let slot = match name {
+                b"x-amzn-bedrock-input-token-count" => &mut counts.input,
+                b"x-amzn-bedrock-output-token-count" => &mut counts.output,
+                b"x-amzn-bedrock-cache-read-input-token-count" => &mut counts.cache_read,
+                b"x-amzn-bedrock-cache-write-input-token-count" => &mut counts.cache_write,
+                _ => continue,
+            };
+            *slot = tally::parse(value);
+        }
+        counts
+    }
+
+    /// Fills in what the body left out.
+    fn complete(&self, counts: &mut Counts) {
+        let other = &mut counts.other;
+        if counts.input.or(other.input).is_none() {
+            (other.input, other.cache_read, other.cache_write) =
+                (self.input, self.cache_read, self.cache_write);
+        }
+        if counts.output.or(other.output).is_none() {
+            other.output = self.output;
+        }
+    }
 }
 
 /// What one exchange used.
@@ -163,7 +213,8 @@ pub struct Metered {
     pub reported: Usage,
     /// How much of `usage` is the provider's word.
     pub completeness: Completeness,
-    /// What the model wrote, by estimate: beside `reported`, it tells how good estimates are.
+    /// What the model wrote, by estimate and before correction: beside `reported`, it teaches a
+    /// `Calibration`.
     pub output_estimate: Tokens,
     /// Why the model stopped, each reason once; at most eight, of at most 128 bytes.
     pub finish_reasons: Vec<String>,
@@ -194,39 +245,14 @@ impl Metered {
 
 /// How the body is cut into documents.
 enum Frames {
+    Aws(Box<EventStream>),
+    /// One document, or an array of them.
     Json(Box<Scanner>),
+    /// One document after the other.
+    Lines(Box<Scanner>),
     /// Nothing to read: an error answer, a free endpoint, a body in a form we don't know.
     Opaque,
     Sse(Box<Sse>),
-}
-
-/// What an API's answers look like, and what their numbers mean.
-struct Grammar {
-    root: &'static Node,
-    fold: fn(&Counts) -> Usage,
-    reports: Reports,
-}
-
-/// When a stream reports usage.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Reports {
-    /// From the beginning, larger as it goes.
-    AsItGoes,
-    /// At the end.
-    Once,
-}
-
-/// What an endpoint costs.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Charge {
-    /// What was read and written.
-    Both,
-    /// Nothing: it counts, lists, or failed.
-    Free,
-    /// What was read; nothing is written.
-    Input,
-    /// What no answer says.
-    Unknown,
 }
 
 /// The meter of one answer.
@@ -234,8 +260,9 @@ pub struct Meter {
     frames: Frames,
     sieve: Option<Sieve>,
     tally: Tally,
-    grammar: &'static Grammar,
-    charge: Charge,
+    form: Form,
+    headers: HeaderCounts,
+    calibration: Calibration,
     input_estimate: Tokens,
     body_bytes: u64,
     error: Option<MeterError>,
@@ -245,16 +272,15 @@ impl Meter {
     /// A meter for the answer that `setup` describes.
     #[must_use]
     pub fn new(setup: &MeterSetup<'_>) -> Self {
-        let grammar = grammar(setup.api);
         let refused = !(200..300).contains(&setup.status);
         let charge = if refused {
             Charge::Free
         } else {
-            charge(setup.endpoint)
+            setup.form.charge
         };
         let (frames, error) = match charge {
             Charge::Free | Charge::Unknown => (Frames::Opaque, None),
-            Charge::Both | Charge::Input => frames(setup, grammar),
+            Charge::Both | Charge::Input => form::frames_of(setup),
         };
         let sieve = match (&frames, setup.usage_event) {
             (Frames::Sse(_), UsageEvent::Remove) => Some(Sieve::default()),
@@ -267,8 +293,12 @@ impl Meter {
                 failed: refused,
                 ..Tally::default()
             },
-            grammar,
-            charge,
+            form: Form {
+                charge,
+                ..setup.form
+            },
+            headers: setup.headers,
+            calibration: setup.calibration,
             input_estimate: setup.input_estimate,
             body_bytes: 0,
             error,
@@ -281,7 +311,8 @@ impl Meter {
     pub fn push(&mut self, chunk: &[u8], more: More) -> Forward {
         self.body_bytes = self.body_bytes.saturating_add(chunk.len() as u64);
         match &mut self.frames {
-            Frames::Json(scanner) => scanner.push(chunk, &mut self.tally),
+            Frames::Aws(frames) => frames.push(chunk, &mut self.tally),
+            Frames::Json(scanner) | Frames::Lines(scanner) => scanner.push(chunk, &mut self.tally),
             Frames::Opaque => {}
             Frames::Sse(sse) => sse.push(chunk, &mut self.tally, &mut self.sieve),
         }
@@ -295,7 +326,7 @@ impl Meter {
     /// larger.
     #[must_use]
     pub fn output_so_far(&self) -> Tokens {
-        match self.charge {
+        match self.form.charge {
             Charge::Both => self
                 .reported()
                 .output
@@ -308,21 +339,16 @@ impl Meter {
     /// Adds up what the answer used.
     #[must_use]
     pub fn finish(mut self, end: End) -> Metered {
-        if let Frames::Json(scanner) = &mut self.frames {
-            self.tally.finished |= scanner.has_closed();
-            if scanner.is_broken() {
-                self.error = Some(MeterError::NotJson);
-            }
-        }
+        self.close();
         let reported = self.reported();
-        let ended =
-            self.tally.finished || (end == End::Complete && self.grammar.reports == Reports::Once);
+        let ended = self.tally.finished
+            || (end == End::Complete && self.form.dialect.reports() == Reports::Once);
         let whole = ended && self.covers(&reported);
         let completeness = if self.tally.failed {
             Completeness::Failed
-        } else if self.charge == Charge::Unknown {
+        } else if self.form.charge == Charge::Unknown {
             Completeness::Unmetered
-        } else if whole || self.charge == Charge::Free {
+        } else if whole || self.form.charge == Charge::Free {
             Completeness::Complete
         } else if reported == Usage::default() {
             Completeness::Estimated
@@ -333,7 +359,7 @@ impl Meter {
             usage: self.charged(reported, whole),
             reported,
             completeness,
-            output_estimate: self.output_estimate(),
+            output_estimate: self.tally.text.tokens(),
             finish_reasons: self.tally.finish_reasons,
             model: self.tally.model,
             response_id: self.tally.response_id,
@@ -341,14 +367,34 @@ impl Meter {
         }
     }
 
+    fn close(&mut self) {
+        let broken = match &self.frames {
+            Frames::Aws(frames) => frames.is_broken(),
+            Frames::Json(scanner) | Frames::Lines(scanner) => scanner.is_broken(),
+            Frames::Opaque | Frames::Sse(_) => false,
+        };
+        if broken {
+            self.error = Some(MeterError::Malformed);
+        }
+        if let Frames::Json(scanner) = &self.frames {
+            self.tally.finished |= scanner.has_closed();
+        }
+    }
+
     fn reported(&self) -> Usage {
-        (self.grammar.fold)(&self.tally.counts)
+        let mut counts = self.tally.counts;
+        self.headers.complete(&mut counts);
+        self.form.dialect.fold(&counts)
     }
 
     /// Whether `reported` holds all that this endpoint is charged by.
     fn covers(&self, reported: &Usage) -> bool {
-        match self.charge {
-            Charge::Both => reported.output.is_some() || reported.total.is_some(),
+        match self.form.charge {
+            // Who reports what was read and writes nothing need not say so.
+            Charge::Both => {
+                reported.output.or(reported.total).is_some()
+                    || (reported.input.is_some() && self.tally.text.tokens() == Tokens::ZERO)
+            }
             Charge::Free | Charge::Unknown => true,
             Charge::Input => reported.input.is_some() || reported.total.is_some(),
         }
@@ -356,7 +402,7 @@ impl Meter {
 
     fn charged(&self, reported: Usage, whole: bool) -> Usage {
         let input = reported.input.unwrap_or(self.input_estimate);
-        match self.charge {
+        match self.form.charge {
             Charge::Free | Charge::Unknown => Usage::default(),
             Charge::Input => {
                 let input = reported
@@ -394,7 +440,7 @@ impl Meter {
 
     /// What can't be read as text is estimated by its size.
     fn output_estimate(&self) -> Tokens {
-        let text = self.tally.text.tokens();
+        let text = self.calibration.correct(self.tally.text.tokens());
         match self.error {
             None => text,
             Some(_) => text.max(Tokens(self.body_bytes / BYTES_PER_TOKEN)),
@@ -404,69 +450,3 @@ impl Meter {
 
 /// About how many bytes of a body that can't be read come with one token.
 const BYTES_PER_TOKEN: u64 = 4;
-
-fn grammar(api: Api) -> &'static Grammar {
-    match api {
-        Api::Anthropic => {
-            const {
-                &Grammar {
-                    root: &anthropic::ANSWER,
-                    fold: anthropic::fold,
-                    reports: Reports::AsItGoes,
-                }
-            }
-        }
-        Api::OpenAi => {
-            const {
-                &Grammar {
-                    root: &openai::ANSWER,
-                    fold: openai::fold,
-                    reports: Reports::Once,
-                }
-            }
-        }
-    }
-}
-
-const fn charge(endpoint: Endpoint) -> Charge {
-    match endpoint {
-        Endpoint::AudioTranscriptions
-        | Endpoint::AudioTranslations
-        | Endpoint::Chat
-        | Endpoint::Complete
-        | Endpoint::Completions
-        | Endpoint::ImagesEdits
-        | Endpoint::ImagesGenerations
-        | Endpoint::ImagesVariations
-        | Endpoint::Messages
-        | Endpoint::Responses
-        | Endpoint::ResponsesCompact => Charge::Both,
-        Endpoint::Embeddings | Endpoint::Moderations => Charge::Input,
-        Endpoint::CountTokens | Endpoint::Models => Charge::Free,
-        Endpoint::Assistants
-        | Endpoint::AudioSpeech
-        | Endpoint::Batches
-        | Endpoint::Containers
-        | Endpoint::Conversations
-        | Endpoint::Files
-        | Endpoint::FineTuning
-        | Endpoint::VectorStores => Charge::Unknown,
-    }
-}
-
-fn frames(setup: &MeterSetup<'_>, grammar: &Grammar) -> (Frames, Option<MeterError>) {
-    let encoding = setup.content_encoding.trim_ascii();
-    if !encoding.is_empty() && !encoding.eq_ignore_ascii_case(b"identity") {
-        return (Frames::Opaque, Some(MeterError::Compressed));
-    }
-    let media_type = setup
-        .content_type
-        .split(|&b| b == b';')
-        .next()
-        .unwrap_or_default();
-    match media_type.trim_ascii().to_ascii_lowercase().as_slice() {
-        b"application/json" => (Frames::Json(Box::new(Scanner::new(grammar.root))), None),
-        b"text/event-stream" => (Frames::Sse(Box::new(Sse::new(grammar.root))), None),
-        _ => (Frames::Opaque, Some(MeterError::UnknownContentType)),
-    }
-}

@@ -3,12 +3,8 @@
 //! One table for all endpoints: chat, completions, responses, embeddings, audio and images differ in
 //! where usage stands, never in what a place means.
 
-use super::grammar::{Count, Counts, Label, Mark, Members, Node};
+use super::grammar::{Count, Counts, Label, Mark, Node, TEXT, object};
 use crate::{units::Tokens, usage::Usage};
-
-const fn nothing(members: Members) -> Node {
-    Node::Object(Mark::None, members)
-}
 
 /// Chat says prompt and completion, responses and images say input and output.
 const USAGE: Node = Node::Object(
@@ -32,85 +28,111 @@ const USAGE: Node = Node::Object(
         ("prompt_audio_seconds", Node::Count(Count::Audio)),
     ],
 );
-const INPUT_DETAILS: Node = nothing(&[
+const INPUT_DETAILS: Node = object(&[
     ("cached_tokens", Node::Count(Count::CacheRead)),
     ("cache_write_tokens", Node::Count(Count::CacheWrite)),
 ]);
-const OUTPUT_DETAILS: Node = nothing(&[("reasoning_tokens", Node::Count(Count::Reasoning))]);
+const OUTPUT_DETAILS: Node = object(&[("reasoning_tokens", Node::Count(Count::Reasoning))]);
 
 /// Mistral and the responses API split text into typed parts.
-const TEXT: Node = Node::Text(&[
-    ("text", Node::Text(&[])),
-    ("thinking", Node::Text(&[("text", Node::Text(&[]))])),
-    ("refusal", Node::Text(&[])),
+const PARTS: Node = Node::Text(&[
+    ("text", TEXT),
+    ("thinking", Node::Text(&[("text", TEXT)])),
+    ("refusal", TEXT),
 ]);
-const MESSAGE: Node = nothing(&[
-    ("content", TEXT),
+const MESSAGE: Node = object(&[
+    ("content", PARTS),
     ("refusal", TEXT),
     ("reasoning", TEXT),
     ("reasoning_content", TEXT),
+    ("audio", object(&[("transcript", TEXT)])),
     (
         "tool_calls",
-        nothing(&[
+        object(&[
             ("function", FUNCTION),
-            ("custom", nothing(&[("input", TEXT)])),
+            ("custom", object(&[("name", CALL), ("input", TEXT)])),
         ]),
     ),
     ("function_call", FUNCTION),
 ]);
-const FUNCTION: Node = nothing(&[("name", TEXT), ("arguments", TEXT)]);
+/// What a call costs beside its name and arguments.
+const CALL: Node = Node::Call(Tokens(8));
+const FUNCTION: Node = object(&[("name", CALL), ("arguments", TEXT)]);
 
-/// A JSON answer, or one event of a stream.
-pub(super) static ANSWER: Node = nothing(&[
+/// A JSON answer.
+pub(super) static ANSWER: Node = object(&[
+    (
+        "choices",
+        object(&[
+            ("message", MESSAGE),
+            ("text", TEXT),
+            ("finish_reason", FINISH),
+            ("error", Node::Error),
+        ]),
+    ),
+    (
+        "output",
+        object(&[
+            ("content", PARTS),
+            ("summary", PARTS),
+            ("name", CALL),
+            ("arguments", TEXT),
+            ("input", TEXT),
+        ]),
+    ),
+    ("usage", USAGE),
+    ("model", MODEL),
+    ("id", ID),
+    ("status", STATUS),
+    ("incomplete_details", INCOMPLETE),
+    ("error", Node::Error),
+]);
+
+/// One event of a stream. What repeats text that came before is left out: Perplexity's `message`
+/// beside each `delta`, the whole `response` at the end.
+pub(super) static EVENT: Node = object(&[
     (
         "choices",
         Node::Object(
             Mark::Choice,
             &[
                 ("delta", MESSAGE),
-                ("message", MESSAGE),
                 ("text", TEXT),
-                ("finish_reason", Node::Label(Label::Finish)),
+                ("finish_reason", FINISH),
                 ("error", Node::Error),
             ],
         ),
     ),
     ("delta", TEXT),
     ("usage", USAGE),
-    ("model", Node::Label(Label::Model)),
-    ("id", Node::Label(Label::ResponseId)),
+    ("model", MODEL),
+    ("id", ID),
     ("type", Node::Label(Label::Type)),
     ("error", Node::Error),
     (
         "response",
-        nothing(&[
+        object(&[
             ("usage", USAGE),
-            ("model", Node::Label(Label::Model)),
-            ("id", Node::Label(Label::ResponseId)),
-            ("status", Node::Label(Label::Status)),
+            ("model", MODEL),
+            ("id", ID),
+            ("status", STATUS),
             ("error", Node::Error),
             ("incomplete_details", INCOMPLETE),
         ]),
     ),
-    ("status", Node::Label(Label::Status)),
-    ("incomplete_details", INCOMPLETE),
-    (
-        "output",
-        nothing(&[
-            ("content", TEXT),
-            ("summary", TEXT),
-            ("name", TEXT),
-            ("arguments", TEXT),
-            ("input", TEXT),
-        ]),
-    ),
+    // Twice, when a call begins and when it ends.
+    ("item", object(&[("name", Node::Call(Tokens(4)))])),
     // Groq.
     (
         "x_groq",
-        nothing(&[("usage", USAGE), ("error", Node::Error)]),
+        object(&[("usage", USAGE), ("error", Node::Error)]),
     ),
 ]);
-const INCOMPLETE: Node = nothing(&[("reason", Node::Label(Label::Finish))]);
+const FINISH: Node = Node::Label(Label::Finish);
+const ID: Node = Node::Label(Label::ResponseId);
+const INCOMPLETE: Node = object(&[("reason", FINISH)]);
+const MODEL: Node = Node::Label(Label::Model);
+const STATUS: Node = Node::Label(Label::Status);
 
 /// What the numbers mean: input contains the cached part. Output contains reasoning as a rule;
 /// where the total is larger than both, the provider left reasoning out of it (xAI; Gemini's

@@ -8,7 +8,7 @@ use memchr::memchr2;
 
 use super::{
     grammar::Node,
-    json::Scanner,
+    json::{Position, Scanner},
     sieve::Sieve,
     tally::{Event, Tally},
 };
@@ -48,18 +48,17 @@ pub(super) struct Sse {
 
 impl Sse {
     pub(super) fn new(root: &'static Node) -> Self {
-        let scanner = Scanner::new(root);
         Self {
+            scanner: Scanner::new(root),
             line: Line::Start,
             after_cr: false,
             mark: BYTE_ORDER_MARK,
             has_data: false,
             prefix: Prefix {
                 bytes: Vec::new(),
-                scanner: scanner.clone(),
+                text: Position::start(root),
                 event: Event::default(),
             },
-            scanner,
         }
     }
 
@@ -177,13 +176,13 @@ impl Sse {
         }
         let numbers = tally.numbers;
         let rest = self.scanner.push_to_text(run, tally);
-        if self.scanner.is_at_text() && tally.numbers == numbers && !tally.event.report {
+        if tally.numbers == numbers
+            && !tally.event.report
+            && let Some(text) = self.scanner.text_position()
+        {
             let read = run.len().saturating_sub(rest.len());
-            self.prefix.remember(
-                run.get(..read).unwrap_or_default(),
-                &self.scanner,
-                tally.event,
-            );
+            self.prefix
+                .remember(run.get(..read).unwrap_or_default(), text, tally.event);
         }
         self.scanner.push(rest, tally);
     }
@@ -195,9 +194,9 @@ impl Sse {
 /// nothing but the bytes, so an event with the same beginning is read from its end. What the
 /// beginning tells the tally is told already, unless it holds numbers: then it is not remembered.
 struct Prefix {
-    /// Empty, or all bytes that lead from a new document to `scanner`.
+    /// Empty, or all bytes that lead from a new document to `text`.
     bytes: Vec<u8>,
-    scanner: Scanner,
+    text: Position,
     event: Event,
 }
 
@@ -212,16 +211,16 @@ impl Prefix {
             return None;
         }
         let rest = run.strip_prefix(self.bytes.as_slice())?;
-        scanner.clone_from(&self.scanner);
+        scanner.resume(self.text);
         tally.event = self.event;
         Some(rest)
     }
 
-    fn remember(&mut self, bytes: &[u8], scanner: &Scanner, event: Event) {
+    fn remember(&mut self, bytes: &[u8], text: Position, event: Event) {
         self.bytes.clear();
         if bytes.len() <= MAX_PREFIX {
             self.bytes.extend_from_slice(bytes);
-            self.scanner.clone_from(scanner);
+            self.text = text;
             self.event = event;
         }
     }

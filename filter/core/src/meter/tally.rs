@@ -2,7 +2,7 @@
 
 use super::{
     estimate::Estimator,
-    grammar::{Count, Counts, Label, Mark},
+    grammar::{Count, Counts, Label, Mark, Passes},
 };
 use crate::units::Tokens;
 
@@ -29,6 +29,8 @@ pub(super) struct Tally {
     pub(super) finished: bool,
     /// What the event under way holds.
     pub(super) event: Event,
+    /// The next number is the first of a report.
+    pub(super) renew: bool,
     /// How many numbers were read: tells whether a stretch of JSON held any.
     pub(super) numbers: u32,
 }
@@ -43,34 +45,41 @@ pub(super) struct Event {
 }
 
 impl Tally {
-    pub(super) const fn mark(&mut self, mark: Mark) {
+    pub(super) fn mark(&mut self, mark: Mark) {
         match mark {
             Mark::Choice => self.event.choice = true,
             Mark::Merge => {
                 self.event.report = true;
-                self.counts.passes = Counts::NONE.passes;
+                self.counts.passes = Passes::default();
             }
             Mark::None => {}
             Mark::Report => {
                 self.event.report = true;
-                self.counts = Counts::NONE;
+                self.renew = true;
             }
         }
     }
 
     pub(super) fn count(&mut self, count: Count, token: &[u8]) {
         if let Some(tokens) = parse(token) {
-            self.numbers = self.numbers.wrapping_add(1);
-            *self.counts.slot(count) = Some(tokens);
+            *self.slot(count) = Some(tokens);
         }
     }
 
     pub(super) fn add(&mut self, count: Count, token: &[u8]) {
         if let Some(tokens) = parse(token) {
-            self.numbers = self.numbers.wrapping_add(1);
-            let slot = self.counts.slot(count);
+            let slot = self.slot(count);
             *slot = Some(slot.unwrap_or_default().plus(tokens));
         }
+    }
+
+    fn slot(&mut self, count: Count) -> &mut Option<Tokens> {
+        self.numbers = self.numbers.wrapping_add(1);
+        if self.renew {
+            self.renew = false;
+            self.counts = Counts::default();
+        }
+        self.counts.slot(count)
     }
 
     pub(super) fn label(&mut self, label: Label, text: &[u8]) {
@@ -138,7 +147,7 @@ fn bounded(text: &[u8]) -> String {
 
 /// A JSON number as tokens, rounded up; `None` for what can't be a count: negative, not a number,
 /// absurdly large.
-fn parse(token: &[u8]) -> Option<Tokens> {
+pub(super) fn parse(token: &[u8]) -> Option<Tokens> {
     let number: f64 = str::from_utf8(token).ok()?.parse().ok()?;
     // A negative zero is zero; the cast is exact in this range.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]

@@ -1,18 +1,17 @@
 //! The meter as a whole, on streams of our own: every fixture whole, byte by byte, at every split.
 
 use super::*;
+use crate::api::{Api, Endpoint};
 
-fn setup(api: Api, content_type: &str) -> MeterSetup<'_> {
+pub(super) fn setup(dialect: Dialect, content_type: &str) -> MeterSetup<'_> {
     MeterSetup {
-        api,
-        endpoint: match api {
-            Api::Anthropic => Endpoint::Messages,
-            Api::OpenAi => Endpoint::Chat,
-        },
+        form: Form::new(dialect, Charge::Both),
         status: 200,
         content_type: content_type.as_bytes(),
         content_encoding: b"",
+        headers: HeaderCounts::default(),
         usage_event: UsageEvent::Keep,
+        calibration: Calibration::default(),
         input_estimate: Tokens(77),
     }
 }
@@ -33,7 +32,7 @@ fn run(setup: &MeterSetup<'_>, chunks: &[&[u8]], end: End) -> (Metered, Vec<u8>)
 }
 
 /// As `run` of the whole body, having checked that pieces make no difference.
-fn run_split(setup: &MeterSetup<'_>, body: &[u8], end: End) -> (Metered, Vec<u8>) {
+pub(super) fn run_split(setup: &MeterSetup<'_>, body: &[u8], end: End) -> (Metered, Vec<u8>) {
     let whole = run(setup, &[body], end);
     let bytes: Vec<&[u8]> = body.chunks(1).collect();
     assert_eq!(run(setup, &bytes, end), whole, "byte by byte");
@@ -44,14 +43,14 @@ fn run_split(setup: &MeterSetup<'_>, body: &[u8], end: End) -> (Metered, Vec<u8>
     whole
 }
 
-fn metered(setup: &MeterSetup<'_>, body: &str, end: End) -> Metered {
+pub(super) fn metered(setup: &MeterSetup<'_>, body: &str, end: End) -> Metered {
     let (metered, forwarded) = run_split(setup, body.as_bytes(), end);
     assert_eq!(forwarded, body.as_bytes(), "forwarded untouched");
     metered
 }
 
-const SSE: &str = "text/event-stream; charset=utf-8";
-const JSON: &str = "application/json";
+pub(super) const SSE: &str = "text/event-stream; charset=utf-8";
+pub(super) const JSON: &str = "application/json";
 
 fn chat_event(rest: &str) -> String {
     format!(
@@ -99,7 +98,7 @@ fn chat_usage() -> Usage {
 fn counts_a_chat_stream_with_any_line_end() {
     for line_end in ["\n", "\r\n", "\r"] {
         let body = chat_stream(line_end, CHAT_USAGE);
-        let metered = metered(&setup(Api::OpenAi, SSE), &body, End::Complete);
+        let metered = metered(&setup(Dialect::OpenAi, SSE), &body, End::Complete);
         assert_eq!(metered.usage, chat_usage());
         assert_eq!(metered.reported, chat_usage());
         assert_eq!(metered.completeness, Completeness::Complete);
@@ -114,7 +113,7 @@ fn takes_the_usage_event_out_and_nothing_else() {
     for line_end in ["\n", "\r\n", "\r"] {
         let setup = MeterSetup {
             usage_event: UsageEvent::Remove,
-            ..setup(Api::OpenAi, SSE)
+            ..setup(Dialect::OpenAi, SSE)
         };
         let (metered, forwarded) = run_split(
             &setup,
@@ -133,7 +132,7 @@ fn takes_the_usage_event_out_and_nothing_else() {
 fn takes_out_a_usage_event_that_the_end_of_the_body_cuts_short() {
     let setup = MeterSetup {
         usage_event: UsageEvent::Remove,
-        ..setup(Api::OpenAi, SSE)
+        ..setup(Dialect::OpenAi, SSE)
     };
     let body = chat_event(&format!(r#""choices":[],"usage":{CHAT_USAGE}"#));
     let (metered, forwarded) = run_split(&setup, body.as_bytes(), End::Complete);
@@ -145,7 +144,7 @@ fn takes_out_a_usage_event_that_the_end_of_the_body_cuts_short() {
 fn keeps_events_that_have_no_choice_or_no_usage_only() {
     let setup = MeterSetup {
         usage_event: UsageEvent::Remove,
-        ..setup(Api::OpenAi, SSE)
+        ..setup(Dialect::OpenAi, SSE)
     };
     let body = [
         ": a comment\n\n".to_owned(),
@@ -171,7 +170,7 @@ fn keeps_events_that_have_no_choice_or_no_usage_only() {
 fn releases_what_it_held_when_the_event_grows_too_long() {
     let setup = MeterSetup {
         usage_event: UsageEvent::Remove,
-        ..setup(Api::OpenAi, SSE)
+        ..setup(Dialect::OpenAi, SSE)
     };
     let body = format!(
         "data: {{\"choices\":[],\"pad\":\"{}\",\"usage\":{{}}}}\n\n",
@@ -189,7 +188,7 @@ fn joins_data_lines_and_ignores_what_is_not_data() {
     let body = format!(
         "\u{feff}: hello\nid: 7\nretry: 10\nevent: x\ndataset: {{\ndata:{{\"choices\":[],\ndata: \"usage\":\ndata: {CHAT_USAGE}}}\n\ndata\n\ndata: [DONE]\n\n"
     );
-    let metered = metered(&setup(Api::OpenAi, SSE), &body, End::Complete);
+    let metered = metered(&setup(Dialect::OpenAi, SSE), &body, End::Complete);
     assert_eq!(metered.usage, chat_usage());
 }
 
@@ -198,7 +197,7 @@ fn counts_a_chat_answer() {
     let body = format!(
         r#"{{"id":"chatcmpl-2","choices":[{{"message":{{"role":"assistant","content":"{{\"usage\":{{\"prompt_tokens\":9999}}}}","usage":{{"prompt_tokens":1}}}},"finish_reason":"length","logprobs":[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]}}], "usage" : {CHAT_USAGE}, "model":"gpt-4o-mini" }}"#
     );
-    let metered = metered(&setup(Api::OpenAi, JSON), &body, End::Complete);
+    let metered = metered(&setup(Dialect::OpenAi, JSON), &body, End::Complete);
     assert_eq!(metered.usage, chat_usage());
     assert_eq!(metered.completeness, Completeness::Complete);
     assert_eq!(metered.finish_reasons, ["length"]);
@@ -229,7 +228,7 @@ data: {"type":"message_stop"}
 #[test]
 fn counts_a_message_stream() {
     let body = format!("{MESSAGE_STREAM}{MESSAGE_END}");
-    let metered = metered(&setup(Api::Anthropic, SSE), &body, End::Complete);
+    let metered = metered(&setup(Dialect::Anthropic, SSE), &body, End::Complete);
     let expected = Usage {
         input: Some(Tokens(124)),
         output: Some(Tokens(17)),
@@ -253,7 +252,7 @@ fn charges_a_broken_off_message_stream_by_estimate_on_top_of_the_report() {
         End::CallerGone,
         End::ProviderReset,
     ] {
-        let metered = metered(&setup(Api::Anthropic, SSE), MESSAGE_STREAM, end);
+        let metered = metered(&setup(Dialect::Anthropic, SSE), MESSAGE_STREAM, end);
         assert_eq!(metered.completeness, Completeness::Partial);
         assert_eq!(metered.usage.input, Some(Tokens(124)));
         assert_eq!(metered.reported.output, Some(Tokens(1)));
@@ -271,7 +270,7 @@ fn counts_passes_that_the_sum_beside_them_leaves_out() {
     let body = r#"{"type":"message","usage":{"input_tokens":10,"output_tokens":5,"iterations":[
         {"type":"compaction","input_tokens":1000,"output_tokens":50,"cache_read_input_tokens":7},
         {"type":"message","input_tokens":10,"output_tokens":5}]}}"#;
-    let metered = metered(&setup(Api::Anthropic, JSON), body, End::Complete);
+    let metered = metered(&setup(Dialect::Anthropic, JSON), body, End::Complete);
     assert_eq!(metered.usage.input, Some(Tokens(1017)));
     assert_eq!(metered.usage.output, Some(Tokens(55)));
 }
@@ -279,7 +278,7 @@ fn counts_passes_that_the_sum_beside_them_leaves_out() {
 #[test]
 fn charges_by_estimate_where_nothing_is_reported() {
     let body = chat_stream("\n", "");
-    let metered = metered(&setup(Api::OpenAi, SSE), &body, End::Complete);
+    let metered = metered(&setup(Dialect::OpenAi, SSE), &body, End::Complete);
     assert_eq!(metered.completeness, Completeness::Estimated);
     assert_eq!(metered.usage.input, Some(Tokens(77)));
     assert_eq!(metered.usage.output, Some(metered.output_estimate));
@@ -297,7 +296,7 @@ fn an_error_inside_a_200_is_marked_and_still_charged() {
         "{}\n\nevent: error\ndata: {{\"error\":{{\"message\":\"overloaded\"}}}}\n\n",
         chat_event(r#""choices":[{"index":0,"delta":{"content":"Some words came"}}]"#)
     );
-    let metered = metered(&setup(Api::OpenAi, SSE), &body, End::Complete);
+    let metered = metered(&setup(Dialect::OpenAi, SSE), &body, End::Complete);
     assert_eq!(metered.completeness, Completeness::Failed);
     assert_eq!(metered.usage.input, Some(Tokens(77)));
     assert!(metered.usage.output > Some(Tokens(1)));
@@ -307,7 +306,7 @@ fn an_error_inside_a_200_is_marked_and_still_charged() {
 fn an_error_answer_costs_nothing() {
     let setup = MeterSetup {
         status: 429,
-        ..setup(Api::OpenAi, JSON)
+        ..setup(Dialect::OpenAi, JSON)
     };
     let body = format!(r#"{{"error":{{"message":"no"}},"usage":{CHAT_USAGE}}}"#);
     let metered = metered(&setup, &body, End::Complete);
@@ -318,8 +317,8 @@ fn an_error_answer_costs_nothing() {
 #[test]
 fn counting_tokens_costs_nothing() {
     let setup = MeterSetup {
-        endpoint: Endpoint::CountTokens,
-        ..setup(Api::Anthropic, JSON)
+        form: Form::of(Api::Anthropic, Endpoint::CountTokens),
+        ..setup(Dialect::Anthropic, JSON)
     };
     let metered = metered(&setup, r#"{"input_tokens":671}"#, End::Complete);
     assert_eq!(
@@ -347,7 +346,7 @@ fn numbers_that_are_no_counts_are_missing() {
         ("inf", None),
     ] {
         let body = format!(r#"{{"usage":{{"prompt_tokens":{number},"completion_tokens":1}}}}"#);
-        let metered = metered(&setup(Api::OpenAi, JSON), &body, End::Complete);
+        let metered = metered(&setup(Dialect::OpenAi, JSON), &body, End::Complete);
         assert_eq!(metered.reported.input, expected.map(Tokens), "{number}");
         assert_eq!(
             metered.usage.input,
@@ -360,7 +359,7 @@ fn numbers_that_are_no_counts_are_missing() {
 #[test]
 fn reasoning_left_out_of_the_output_is_found_in_the_total() {
     let body = r#"{"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":35,"completion_tokens_details":{"reasoning_tokens":20}}}"#;
-    let metered = metered(&setup(Api::OpenAi, JSON), body, End::Complete);
+    let metered = metered(&setup(Dialect::OpenAi, JSON), body, End::Complete);
     assert_eq!(metered.usage.output, Some(Tokens(25)));
 }
 
@@ -378,14 +377,14 @@ fn the_last_report_stands() {
         event(7),
         event(5)
     );
-    let metered = metered(&setup(Api::OpenAi, SSE), &body, End::Complete);
+    let metered = metered(&setup(Dialect::OpenAi, SSE), &body, End::Complete);
     assert_eq!(metered.usage.output, Some(Tokens(5)));
     assert_eq!(metered.usage.input, Some(Tokens(9)));
 }
 
 #[test]
 fn says_how_much_has_come_at_any_moment() {
-    let mut meter = Meter::new(&setup(Api::OpenAi, SSE));
+    let mut meter = Meter::new(&setup(Dialect::OpenAi, SSE));
     let mut before = Tokens::ZERO;
     assert_eq!(meter.output_so_far(), before);
     for _ in 0..10 {
@@ -409,7 +408,7 @@ fn says_how_much_has_come_at_any_moment() {
 #[test]
 fn what_cannot_be_read_is_forwarded_and_charged_by_size() {
     let body = "\u{1f}\u{8b} not what it says it is, for 400 bytes".repeat(10);
-    let json = setup(Api::OpenAi, JSON);
+    let json = setup(Dialect::OpenAi, JSON);
     let html = MeterSetup {
         content_type: b"text/html",
         ..json
@@ -419,7 +418,7 @@ fn what_cannot_be_read_is_forwarded_and_charged_by_size() {
         ..json
     };
     for (setup, error) in [
-        (json, MeterError::NotJson),
+        (json, MeterError::Malformed),
         (html, MeterError::UnknownContentType),
         (gzip, MeterError::Compressed),
     ] {
@@ -433,7 +432,7 @@ fn what_cannot_be_read_is_forwarded_and_charged_by_size() {
 #[test]
 fn a_document_without_end_or_bottom_is_read_in_constant_memory() {
     let piece = [b'['; 4096];
-    let mut meter = Meter::new(&setup(Api::OpenAi, JSON));
+    let mut meter = Meter::new(&setup(Dialect::OpenAi, JSON));
     for _ in 0..1000 {
         assert_eq!(meter.push(&piece, More::Expected), Forward::Unchanged);
     }
@@ -447,7 +446,7 @@ fn a_document_without_end_or_bottom_is_read_in_constant_memory() {
         "]".repeat(500)
     );
     assert_eq!(
-        metered(&setup(Api::OpenAi, JSON), &deep, End::Complete).usage,
+        metered(&setup(Dialect::OpenAi, JSON), &deep, End::Complete).usage,
         chat_usage()
     );
 }
