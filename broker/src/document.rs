@@ -64,12 +64,29 @@ pub fn read(path: &Path) -> Result<Value, DocumentError> {
 /// # Errors
 /// [`DocumentError::Syntax`]. It never quotes the text: a line of it may be a secret.
 pub fn parse(path: &Path, text: &str) -> Result<Value, DocumentError> {
-    // YAML 1.2: `NO` is a country, not a boolean.
-    let options = serde_saphyr::options! { strict_booleans: true };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| DocumentError::Syntax {
+    serde_saphyr::from_str_with_options(text, options()).map_err(|e| syntax(path, &e))
+}
+
+/// Reads all YAML documents of the file at `path`.
+///
+/// # Errors
+/// [`DocumentError::Read`] and [`DocumentError::Syntax`].
+pub fn read_all(path: &Path) -> Result<Vec<Value>, DocumentError> {
+    let text = read_text(path)?;
+    serde_saphyr::from_multiple_with_options(&text, options()).map_err(|e| syntax(path, &e))
+}
+
+/// YAML 1.2: `NO` is a country, not a boolean.
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! { strict_booleans: true }
+}
+
+fn syntax(path: &Path, error: &serde_saphyr::Error) -> DocumentError {
+    let reason = error.without_snippet().to_string();
+    DocumentError::Syntax {
         path: path.to_owned(),
-        reason: error.without_snippet().to_string(),
-    })
+        reason,
+    }
 }
 
 /// Gives the document that was read from `path` its type.

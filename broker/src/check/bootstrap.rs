@@ -4,7 +4,7 @@
 use almoner_core::config::{Config, Provider};
 use serde_json::Value;
 
-use super::node::Node;
+use super::{node::Node, patches::Patched};
 
 const HTTP_CONNECTION_MANAGER: &str = "HttpConnectionManager";
 const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
@@ -15,6 +15,8 @@ pub(super) struct Bootstrap<'a> {
     /// Each HTTP connection manager with the plugin.
     pub(super) servers: Vec<Server<'a>>,
     pub(super) clusters: Vec<Node<'a>>,
+    /// Where patches were put into an empty bootstrap: those that could not be.
+    pub(super) unapplied: Option<&'a [String]>,
 }
 
 /// An HTTP connection manager that runs the plugin.
@@ -59,6 +61,16 @@ impl<'a> Bootstrap<'a> {
             root,
             servers,
             clusters,
+            unapplied: None,
+        }
+    }
+
+    /// What patches alone make of a bootstrap.
+    pub(super) fn patched(patched: &'a Patched) -> Self {
+        let bootstrap = Self::new(Node::root(&patched.bootstrap));
+        Self {
+            unapplied: Some(&patched.unapplied),
+            ..bootstrap
         }
     }
 

@@ -6,7 +6,7 @@ use super::{World, finding::Findings};
 
 /// What the plugin may use of its host, exactly: one too few and it does not load, one too many is
 /// a power that it does not need.
-pub(super) const CAPABILITIES: [&str; 50] = [
+pub(super) const CAPABILITIES: [&str; 49] = [
     "proxy_add_header_map_value",
     "proxy_call_foreign_function",
     "proxy_close_stream",
@@ -45,7 +45,6 @@ pub(super) const CAPABILITIES: [&str; 50] = [
     "proxy_on_response_trailers",
     "proxy_on_tick",
     "proxy_on_vm_start",
-    "proxy_record_metric",
     "proxy_register_shared_queue",
     "proxy_remove_header_map_value",
     "proxy_replace_header_map_value",
