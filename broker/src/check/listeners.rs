@@ -102,6 +102,20 @@ pub(super) fn admin(world: &World<'_>, findings: &mut Findings<'_>) {
 /// Says what this check can't see.
 pub(super) fn unseen(world: &World<'_>, findings: &mut Findings<'_>) {
     const ADVICE: &str = "this check sees what stands in the file: check what is delivered as well";
+    const PATCHES: &str = "the listener's TLS, routes and providers' clusters are the control plane's: \
+                           not checked";
+    if let Some(unapplied) = world.envoy.unapplied {
+        let place = world.envoy.root.clone();
+        findings.warning(&place, "a whole bootstrap", "patches of one", PATCHES);
+        for patch in unapplied {
+            findings.warning(
+                &place,
+                "a patch that this check can apply",
+                patch.as_str(),
+                ADVICE,
+            );
+        }
+    }
     let dynamic = world.envoy.root.at("dynamic_resources");
     if dynamic.holds_any() {
         findings.warning(&dynamic, "none", "a map", ADVICE);

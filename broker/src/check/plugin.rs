@@ -1,7 +1,6 @@
 //! The plugin itself: that it runs, holds, comes back after a trap, and can't be switched off.
 
 use almoner_core::config::Config;
-use serde_json::Value;
 
 use super::{World, finding::Findings};
 
@@ -75,29 +74,23 @@ pub(super) fn present(world: &World<'_>, findings: &mut Findings<'_>) {
 /// The plugin decides by the document that was checked.
 pub(super) fn same_policy(world: &World<'_>, findings: &mut Findings<'_>) {
     for server in &world.envoy.servers {
-        let place = server.plugin_config().down(&["configuration", "value"]);
-        let Some(embedded) = server.embedded_policy() else {
-            findings.error(
+        let place = server.embedded_policy();
+        match Config::parse(place.text().unwrap_or_default().as_bytes()) {
+            Err(error) => findings.error_found(
                 &place,
                 "the policy document as JSON",
+                error.to_string(),
                 "the plugin does not load",
-            );
-            continue;
-        };
-        if !is_same(world.policy, &embedded) {
-            findings.error_found(
+            ),
+            Ok(embedded) if embedded.digest != world.policy.digest => findings.error_found(
                 &place,
                 "the policy document that is being checked",
                 "another one",
                 "filter and broker must decide by one document",
-            );
+            ),
+            Ok(_) => {}
         }
     }
-}
-
-fn is_same(policy: &Config, embedded: &Value) -> bool {
-    Config::parse(embedded.to_string().as_bytes())
-        .is_ok_and(|embedded| embedded.digest == policy.digest)
 }
 
 /// A request is held until it is judged.
