@@ -496,7 +496,7 @@ const fn is_space(byte: u8) -> bool {
 }
 
 /// What a backslash and this byte stand for (RFC 8259 section 7), but for `\u`.
-const fn unescape(byte: u8) -> u8 {
+pub(super) const fn unescape(byte: u8) -> u8 {
     match byte {
         b'b' => 0x08,
         b'f' => 0x0c,

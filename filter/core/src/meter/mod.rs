@@ -21,6 +21,7 @@ mod grammar;
 mod json;
 mod ollama;
 mod openai;
+mod request;
 mod sieve;
 mod sse;
 mod tally;
@@ -34,8 +35,9 @@ use serde::Serialize;
 
 pub use self::{
     calibration::Calibration,
-    estimate::{estimate, upper_bound},
+    estimate::estimate,
     form::{Charge, Dialect, Form},
+    request::{estimate_request, upper_bound},
 };
 use self::{
     eventstream::EventStream, form::Reports, grammar::Counts, json::Scanner, sieve::Sieve,
