@@ -145,6 +145,12 @@ impl Scanner {
         matches!(self.at.state, State::String(Use::Text))
     }
 
+    /// Bytes of memory, itself included.
+    pub(super) fn kept(&self) -> usize {
+        let inner = self.inner.as_ref().map_or(0, |inner| inner.scanner.kept());
+        size_of::<Self>().saturating_add(inner)
+    }
+
     /// Where the scanner is, if the next byte is the first of the model's words.
     pub(super) const fn text_position(&self) -> Option<Position> {
         if self.is_at_text() {

@@ -29,6 +29,8 @@ mod tally;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_damage;
+#[cfg(test)]
 mod tests_dialects;
 
 use serde::Serialize;
@@ -336,6 +338,21 @@ impl Meter {
                 .max(self.output_estimate()),
             Charge::Free | Charge::Input | Charge::Unknown => Tokens::ZERO,
         }
+    }
+
+    /// Bytes of memory that this meter takes.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        let frames = match &self.frames {
+            Frames::Aws(frames) => frames.kept(),
+            Frames::Json(scanner) | Frames::Lines(scanner) => scanner.kept(),
+            Frames::Opaque => 0,
+            Frames::Sse(sse) => sse.kept(),
+        };
+        let sieve = self.sieve.as_ref().map_or(0, Sieve::kept);
+        [size_of::<Self>(), frames, sieve, self.tally.kept()]
+            .into_iter()
+            .fold(0, usize::saturating_add)
     }
 
     /// Adds up what the answer used.

@@ -62,6 +62,13 @@ impl Sse {
         }
     }
 
+    /// Bytes of memory, itself included.
+    pub(super) fn kept(&self) -> usize {
+        size_of::<Self>()
+            .saturating_add(self.scanner.kept())
+            .saturating_add(self.prefix.bytes.capacity())
+    }
+
     /// Reads all of `chunk`, and tells `sieve` where events end.
     pub(super) fn push(&mut self, chunk: &[u8], tally: &mut Tally, sieve: &mut Option<Sieve>) {
         let mut rest = chunk;

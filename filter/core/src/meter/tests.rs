@@ -17,7 +17,7 @@ pub(super) fn setup(dialect: Dialect, content_type: &str) -> MeterSetup<'_> {
 }
 
 /// What the meter says of these chunks, and what it forwards.
-fn run(setup: &MeterSetup<'_>, chunks: &[&[u8]], end: End) -> (Metered, Vec<u8>) {
+pub(super) fn run(setup: &MeterSetup<'_>, chunks: &[&[u8]], end: End) -> (Metered, Vec<u8>) {
     let mut meter = Meter::new(setup);
     let mut forwarded = Vec::new();
     let mut forward = |chunk: &[u8], forward: Forward| match forward {
