@@ -90,6 +90,37 @@ pub enum Class {
 }
 
 impl Endpoint {
+    /// Whether a call of this endpoint must name a model. At the others the provider knows it
+    /// (stored objects), has one of its own, or needs none.
+    #[must_use]
+    pub const fn needs_model(self) -> bool {
+        match self {
+            Self::AudioSpeech
+            | Self::AudioTranscriptions
+            | Self::AudioTranslations
+            | Self::Chat
+            | Self::Complete
+            | Self::Completions
+            | Self::CountTokens
+            | Self::Embeddings
+            | Self::ImagesEdits
+            | Self::ImagesGenerations
+            | Self::ImagesVariations
+            | Self::Messages
+            | Self::Moderations
+            | Self::Responses
+            | Self::ResponsesCompact => true,
+            Self::Assistants
+            | Self::Batches
+            | Self::Containers
+            | Self::Conversations
+            | Self::Files
+            | Self::FineTuning
+            | Self::Models
+            | Self::VectorStores => false,
+        }
+    }
+
     /// As a policy, records and metrics say it.
     #[must_use]
     pub const fn name(self) -> &'static str {

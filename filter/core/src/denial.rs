@@ -9,10 +9,10 @@ use std::{borrow::Cow, time::Duration};
 /// record alone. Faults of the broker, the provider and Envoy are no denials.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Denial {
-    /// A background response: its usage would be reported to nobody.
-    BackgroundNotAllowed,
     /// Two providers match the request, one by its path and one by its authority.
     AmbiguousProvider,
+    /// A background response: its usage would be reported to nobody.
+    BackgroundNotAllowed,
     /// A beta flag that the policy does not name.
     BetaNotAllowed,
     /// A request that needs a body has none.

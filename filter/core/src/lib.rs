@@ -5,6 +5,11 @@
 //! answer, what to remember). The modules stand in the order in which an exchange goes through
 //! them, and each uses only what stands above it.
 
+// Makes every `#[test]` visible to the Wasm test runner.
+#[cfg(all(test, target_arch = "wasm32"))]
+#[macro_use]
+extern crate almoner_wasm_test;
+
 pub mod units;
 
 pub mod usage;
@@ -46,3 +51,6 @@ pub mod reply;
 pub mod record;
 
 pub mod exchange;
+
+#[cfg(test)]
+mod testing;

@@ -47,6 +47,8 @@ pub struct Record {
     pub status: Option<u16>,
     /// Whether its lease was dropped because the provider refused it.
     pub dropped: Dropped,
+    /// Whether the request can have reached the provider.
+    pub reached: Reached,
     /// How the answer ended, or the wait for it.
     pub end_of_answer: Option<End>,
     /// What the meter found.
@@ -63,6 +65,16 @@ pub struct Record {
     pub end: Timestamp,
 }
 
+/// Whether a request that went up can have reached the provider.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Reached {
+    /// Envoy found no route or had no connection.
+    Nobody,
+    /// It can.
+    #[default]
+    Provider,
+}
+
 /// The outcome of an exchange, of a closed set.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
@@ -74,6 +86,8 @@ pub enum Outcome {
     Served,
     /// The provider was asked and gave no answer.
     Unanswered,
+    /// Envoy could not ask the provider.
+    Unreached,
 }
 
 impl Outcome {
@@ -85,6 +99,7 @@ impl Outcome {
             Self::Refused => "refused",
             Self::Served => "served",
             Self::Unanswered => "unanswered",
+            Self::Unreached => "unreached",
         }
     }
 }
@@ -106,6 +121,8 @@ impl Record {
     pub const fn outcome(&self) -> Outcome {
         if self.refusal.is_some() {
             Outcome::Refused
+        } else if matches!(self.reached, Reached::Nobody) {
+            Outcome::Unreached
         } else if self.status.is_some() {
             Outcome::Served
         } else if self.end_of_answer.is_some() {
@@ -164,37 +181,38 @@ impl Record {
         fields.0
     }
 
-    /// What this exchange adds to which counters. Names are made of the configuration's names and
-    /// of closed sets alone; a dot separates a label's name from its value.
+    /// What this exchange adds to which counters. Names and label values are the configuration's
+    /// names and closed sets alone; `;label=value` is what Envoy's `stats_tags` make labels of.
     pub fn counts(&self, mut add: impl FnMut(&str, u64)) {
         let provider = self
             .provider
             .as_ref()
             .map_or("none", |(name, _)| name.as_str());
         let policy = self.policy.as_deref().unwrap_or("none");
-        let labels = format!("provider.{provider}.policy.{policy}");
+        let labels = format!(";provider={provider};policy={policy}");
         let outcome = self.outcome().name();
         let reason = self.refusal.map_or("none", Refusal::reason);
         add(
-            &format!("almoner.exchanges.{labels}.outcome.{outcome}.reason.{reason}"),
+            &format!("almoner_exchanges{labels};outcome={outcome};reason={reason}"),
             1,
         );
         if let Some(denial) = self.observed {
             add(
-                &format!("almoner.observed.{labels}.reason.{}", denial.reason()),
+                &format!("almoner_observed{labels};reason={}", denial.reason()),
                 1,
             );
         }
         if self.dropped == Dropped::Yes {
-            add("almoner.lease.dropped", 1);
+            add(&format!("almoner_leases_dropped;provider={provider}"), 1);
         }
         if let (Some(charged), Some(metered)) = (&self.charged, &self.metered) {
-            let completeness = metered.completeness.name();
+            let result = metered.completeness.name();
             let kinds = [("input", charged.input), ("output", charged.output)];
             for (kind, tokens) in kinds.into_iter().filter(|(_, tokens)| tokens.0 > 0) {
-                let name =
-                    format!("almoner.tokens.{labels}.kind.{kind}.completeness.{completeness}");
-                add(&name, tokens.0);
+                add(
+                    &format!("almoner_tokens{labels};kind={kind};result={result}"),
+                    tokens.0,
+                );
             }
         }
         for settled in self
@@ -207,13 +225,10 @@ impl Record {
                 ("overdraft", settled.overdraft()),
             ];
             for (kind, amount) in differences.into_iter().filter(|(_, amount)| *amount > 0) {
-                add(
-                    &format!("almoner.settled.{labels}.difference.{kind}"),
-                    amount,
-                );
+                add(&format!("almoner_settled{labels};kind={kind}"), amount);
             }
             if settled.fault.is_some() {
-                add("almoner.critical.settlement_failed", 1);
+                add("almoner_critical;reason=settlement_failed", 1);
             }
         }
     }

@@ -120,7 +120,8 @@ impl Worker {
         let outcome = result
             .as_ref()
             .map_or_else(|failure| failure.reason(), |_| "issued");
-        self.metrics.add(&format!("almoner.lease.{outcome}"), 1);
+        self.metrics
+            .add(&format!("almoner_leases;result={outcome}"), 1);
         let waiting = self.leases.borrow_mut().complete(key, result, host::now());
         for id in waiting {
             let live = self.live.borrow().get(&id).map(Rc::clone);
@@ -166,7 +167,8 @@ impl Worker {
 
     /// Something that an operator must see.
     pub(crate) fn critical(&self, what: &str, line: &str) {
-        self.metrics.add(&format!("almoner.critical.{what}"), 1);
+        self.metrics
+            .add(&format!("almoner_critical;reason={what}"), 1);
         host::log(LogLevel::Critical, line);
     }
 }

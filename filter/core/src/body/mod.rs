@@ -115,9 +115,9 @@ pub(crate) const fn limit_fields(endpoint: Endpoint) -> &'static [&'static str] 
         Endpoint::Chat => &["max_completion_tokens", "max_tokens"],
         Endpoint::Complete => &["max_tokens_to_sample"],
         Endpoint::Completions | Endpoint::Messages => &["max_tokens"],
-        Endpoint::Responses | Endpoint::ResponsesCompact => &["max_output_tokens"],
-        Endpoint::Assistants => &["max_completion_tokens"],
-        Endpoint::AudioSpeech
+        Endpoint::Responses => &["max_output_tokens"],
+        Endpoint::Assistants
+        | Endpoint::AudioSpeech
         | Endpoint::AudioTranscriptions
         | Endpoint::AudioTranslations
         | Endpoint::Batches
@@ -132,6 +132,7 @@ pub(crate) const fn limit_fields(endpoint: Endpoint) -> &'static [&'static str] 
         | Endpoint::ImagesVariations
         | Endpoint::Models
         | Endpoint::Moderations
+        | Endpoint::ResponsesCompact
         | Endpoint::VectorStores => &[],
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     meter::{
         Calibration, End, Form, Forward, HeaderCounts, Meter, MeterSetup, Metered, More, UsageEvent,
     },
-    record::Record,
+    record::{Reached, Record},
     refusal::ProviderFault,
     reply::Reply,
     reservation::{Amounts, Store},
@@ -162,7 +162,7 @@ impl Exchange {
     ) {
         let end = broken_off(host.attributes);
         if reached_nobody(host.attributes) {
-            self.record.end_of_answer = Some(end);
+            self.record.reached = Reached::Nobody;
             return sent.release(host);
         }
         let usage = Usage {

@@ -378,7 +378,7 @@ fn wanted(grant: &Grant) -> Vec<Edit> {
 
 fn usage_event(facts: Option<&BodyFacts<'_>>) -> UsageEvent {
     match facts {
-        Some(facts) if !facts.usage_asked => UsageEvent::Remove,
+        Some(facts) if facts.stream && !facts.usage_asked => UsageEvent::Remove,
         _ => UsageEvent::Keep,
     }
 }
@@ -392,6 +392,13 @@ fn bounded(text: &str) -> String {
 fn header_edits(provider: &Provider, head: &Head<'_>, pairs: Pairs<'_>) -> HeaderEdits {
     let mut edits = HeaderEdits::default();
     for &(name, value) in pairs {
+        // Envoy's router finds no route without it; the shipped routes take it off after that.
+        if name == b"x-forwarded-proto" {
+            if !matches!(value, b"http" | b"https") {
+                edits.set(name, "https");
+            }
+            continue;
+        }
         match headers::request_header(provider.api, &provider.pass_headers, name) {
             Fate::Keep => {}
             Fate::Set(fixed) if value == fixed.as_bytes() => {}

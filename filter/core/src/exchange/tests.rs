@@ -1,1 +1,475 @@
-//! Tests follow.
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::*;
+use crate::{
+    lease::{Attach, BrokerFailure, Lease, Leases},
+    meter::{Forward, More},
+    record::Outcome,
+    secret::{Credential, CredentialId},
+    testing::{Map, Memory},
+};
+
+const NOW: Timestamp = Timestamp(1_795_262_400_000);
+const BODY: &[u8] = br#"{"model":"gpt-4o-mini","messages":[{"role":"user","content":"Hello"}]}"#;
+const STREAM: &[u8] = br#"{"model":"gpt-4o-mini","stream":true,"messages":[]}"#;
+const ANSWER: &[u8] = br#"{"id":"c-1","object":"chat.completion","model":"gpt-4o-mini-2024",
+    "choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}],
+    "usage":{"prompt_tokens":9,"completion_tokens":3,"total_tokens":12}}"#;
+
+/// A worker, and what its host would say.
+struct Bench {
+    config: Config,
+    ledger: Ledger,
+    memory: Memory,
+    attributes: Map,
+    leases: Leases<u32>,
+    now: Timestamp,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with_mode("enforce")
+    }
+
+    fn with_mode(mode: &str) -> Self {
+        let document = json!({
+            "identity": { "sources": [{ "mtls": { "trust_domains": ["prod.example"] } }] },
+            "providers": { "openai": { "api": "openai", "match": { "path_prefix": "/openai" },
+                "clusters": ["openai"] } },
+            "broker": { "cluster": "broker" },
+            "budgets": { "tokens": { "unit": "tokens", "limit": 3000, "window": "1m" } },
+            "policies": [{ "name": "bot", "subjects": ["spiffe://prod.example/**"],
+                "allow": [{ "providers": ["openai"], "endpoints": ["chat"], "models": ["gpt-*"] }],
+                "max_output_tokens": 1000, "budgets": ["tokens"], "mode": mode }],
+        });
+        let config = Config::parse(document.to_string().as_bytes()).unwrap();
+        let ledger = Ledger::new(&config.namespace, config.ledger_budgets());
+        let memory = Memory::laid_out(&ledger);
+        let mut attributes = Map::default();
+        attributes.set("connection.mtls", [1]);
+        attributes.set(
+            "connection.uri_san_peer_certificate",
+            "spiffe://prod.example/a",
+        );
+        attributes.set("xds.cluster_name", "openai");
+        attributes.set("response.code_details", "via_upstream");
+        let leases = Leases::new(10);
+        Self {
+            config,
+            ledger,
+            memory,
+            attributes,
+            leases,
+            now: NOW,
+        }
+    }
+
+    fn host(&self) -> Host<'_, Map, Memory> {
+        Host {
+            config: &self.config,
+            ledger: &self.ledger,
+            attributes: &self.attributes,
+            store: &self.memory,
+            now: self.now,
+        }
+    }
+
+    fn head(&self, exchange: &mut Exchange, extra: &[(&str, &str)]) -> HeadStep {
+        let mut pairs: Vec<(&[u8], &[u8])> = vec![
+            (b":method", b"POST"),
+            (b":path", b"/openai/v1/chat/completions"),
+            (b":authority", b"gateway.example"),
+            (b"content-type", b"application/json"),
+            (b"x-forwarded-proto", b"https"),
+            (b"x-request-id", b"r-1"),
+        ];
+        pairs.retain(|(name, _)| !extra.iter().any(|(other, _)| other.as_bytes() == *name));
+        pairs.extend(
+            extra
+                .iter()
+                .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
+        );
+        exchange.on_head(&pairs, &self.host())
+    }
+
+    fn body(&mut self, exchange: &mut Exchange, body: &[u8]) -> BodyStep {
+        let host = Host {
+            config: &self.config,
+            ledger: &self.ledger,
+            attributes: &self.attributes,
+            store: &self.memory,
+            now: self.now,
+        };
+        exchange.on_body(body, 7, &mut self.leases, &host)
+    }
+
+    /// The broker has answered.
+    fn issue(&mut self, key: &LeaseKey, result: Result<&str, BrokerFailure>) -> Vec<u32> {
+        let lease = result.map(|id| Lease {
+            attach: Attach::OwnHeader,
+            credential: Credential::new(Zeroizing::new(format!("sk-{id}"))).unwrap(),
+            credential_id: CredentialId::new(id).unwrap(),
+            issued: self.now,
+            expires: self.now.after(Duration::from_mins(5)),
+        });
+        self.leases.complete(key, lease, self.now)
+    }
+
+    /// An exchange that went up.
+    fn sent(&mut self, body: &[u8]) -> Exchange {
+        let mut exchange = Exchange::default();
+        assert!(matches!(self.head(&mut exchange, &[]), HeadStep::Hold(_)));
+        match self.body(&mut exchange, body) {
+            BodyStep::Await(_, Some(fetch)) => {
+                assert_eq!(self.issue(&fetch.key, Ok("c1")), [7]);
+                let step = exchange.on_lease(&self.leases, &self.host());
+                assert!(matches!(step, LeaseStep::Send(_)));
+            }
+            BodyStep::Send(..) => {}
+            BodyStep::Await(_, None) | BodyStep::Refuse(_) => panic!("it was not sent"),
+        }
+        assert_eq!(exchange.stance(), Stance::Pass);
+        exchange
+    }
+
+    fn answer(&mut self, exchange: &mut Exchange, status: &str, kind: &str) -> AnswerStep {
+        let pairs: [(&[u8], &[u8]); 3] = [
+            (b":status", status.as_bytes()),
+            (b"content-type", kind.as_bytes()),
+            (b"set-cookie", b"a=b"),
+        ];
+        let host = Host {
+            config: &self.config,
+            ledger: &self.ledger,
+            attributes: &self.attributes,
+            store: &self.memory,
+            now: self.now,
+        };
+        exchange.on_answer_head(&pairs, &mut self.leases, &host)
+    }
+
+    /// How much of the budget is left, by asking for it.
+    fn spent(&mut self) -> u64 {
+        let owner = crate::reservation::OwnerId::subject("spiffe://prod.example/a");
+        let ask = crate::reservation::Ask {
+            budget: crate::reservation::BudgetIndex(0),
+            owner,
+            clamp: crate::reservation::Clamp::NONE,
+        };
+        let amounts = Amounts {
+            input: Tokens(1_000_000),
+            ..Amounts::ZERO
+        };
+        let hold = Duration::from_secs(1);
+        match self
+            .ledger
+            .reserve(&self.memory, &[ask], &amounts, self.now, hold)
+        {
+            Err(refusal) => match refusal.reason {
+                crate::reservation::Reason::Spent { standing, .. } => {
+                    standing.limit - standing.remaining
+                }
+                other => panic!("{other}"),
+            },
+            Ok(_) => panic!("a million is more than the limit"),
+        }
+    }
+}
+
+fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
+    reply
+        .headers
+        .iter()
+        .find(|(n, _)| *n == name)
+        .map(|(_, value)| value.as_str())
+}
+
+#[test]
+fn goes_from_head_to_record() {
+    let mut bench = Bench::new();
+    let mut exchange = Exchange::default();
+    let step = bench.head(
+        &mut exchange,
+        &[("authorization", "Bearer sk-caller"), ("cookie", "a")],
+    );
+    let HeadStep::Hold(edits) = step else {
+        panic!("refused")
+    };
+    for name in ["authorization", "cookie", "x-request-id"] {
+        assert!(
+            edits.remove.iter().any(|removed| removed == name),
+            "{name} stays"
+        );
+    }
+    assert_eq!(exchange.stance(), Stance::Hold);
+    let step = bench.body(&mut exchange, BODY);
+    let BodyStep::Await(Some(edited), Some(fetch)) = step else {
+        panic!("no lease is asked for")
+    };
+    assert!(
+        String::from_utf8(edited)
+            .unwrap()
+            .contains("\"max_completion_tokens\":1000")
+    );
+    assert!(
+        fetch
+            .form
+            .contains("subject_token=spiffe%3A%2F%2Fprod.example%2Fa")
+    );
+    assert_eq!(exchange.stance(), Stance::Hold);
+    bench.issue(&fetch.key, Ok("c1"));
+    let LeaseStep::Send(credential) = exchange.on_lease(&bench.leases, &bench.host()) else {
+        panic!("it does not go on")
+    };
+    assert_eq!(
+        (credential.name, credential.value.as_str()),
+        ("authorization", "Bearer sk-c1")
+    );
+    assert!(bench.spent() > 1000, "the reservation stands");
+    let AnswerStep::Pass(edits) = bench.answer(&mut exchange, "200", "application/json") else {
+        panic!("refused")
+    };
+    assert_eq!(edits.remove, ["set-cookie"]);
+    assert_eq!(
+        exchange.on_answer_bytes(ANSWER, More::Over),
+        Forward::Unchanged
+    );
+    let record = exchange.on_end(&bench.host());
+    assert_eq!(record.outcome(), Outcome::Served);
+    assert_eq!(bench.spent(), 12);
+    let fields = record.fields();
+    let text = |name: &str| {
+        fields
+            .iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, v)| format!("{v:?}"))
+    };
+    for (name, expected) in [
+        ("almoner.subject", "Text(\"spiffe://prod.example/a\")"),
+        ("almoner.policy", "Text(\"bot\")"),
+        ("almoner.credential_id", "Text(\"c1\")"),
+        ("gen_ai.usage.input_tokens", "Number(9.0)"),
+        ("gen_ai.response.model", "Text(\"gpt-4o-mini-2024\")"),
+        ("almoner.usage.completeness", "Text(\"complete\")"),
+        ("almoner.ended", "Text(\"complete\")"),
+    ] {
+        assert_eq!(text(name).as_deref(), Some(expected), "{name}");
+    }
+}
+
+#[test]
+fn a_refused_request_touches_no_lease_and_holds_nothing() {
+    for (extra, body, reason) in [
+        (
+            &[("content-type", "text/plain")][..],
+            BODY,
+            "content_type_unsupported",
+        ),
+        (
+            &[(":path", "/openai/v1/files")],
+            BODY,
+            "content_type_unsupported",
+        ),
+        (&[(":path", "/elsewhere")], BODY, "unknown_provider"),
+        (&[], b"{\"model\":\"claude\"}", "model_not_allowed"),
+        (&[], b"", "body_missing"),
+        (
+            &[],
+            b"{\"model\":\"gpt-4\",\"max_tokens\":1001}",
+            "max_output_tokens_too_large",
+        ),
+        (&[], b"{\"model\":\"gpt-4\",\"n\":9}", "budget_spent"),
+    ] {
+        let mut bench = Bench::new();
+        let mut exchange = Exchange::default();
+        let reply = match bench.head(&mut exchange, extra) {
+            HeadStep::Refuse(reply) => reply,
+            HeadStep::Hold(_) => match bench.body(&mut exchange, body) {
+                BodyStep::Refuse(reply) => reply,
+                BodyStep::Await(..) | BodyStep::Send(..) => panic!("{reason}: it went on"),
+            },
+        };
+        assert_eq!(exchange.stance(), Stance::Hold, "{reason}");
+        if reason != "content_type_unsupported" {
+            assert_eq!(header(&reply, "almoner-reason"), Some(reason));
+        }
+        assert_eq!(exchange.on_end(&bench.host()).outcome(), Outcome::Refused);
+        assert_eq!(bench.spent(), 0, "{reason}");
+        assert_eq!(bench.leases.valid(NOW), 0);
+    }
+}
+
+#[test]
+fn a_route_to_another_cluster_is_refused() {
+    let mut bench = Bench::new();
+    bench.attributes.set("xds.cluster_name", "anthropic");
+    let mut exchange = Exchange::default();
+    let HeadStep::Refuse(reply) = bench.head(&mut exchange, &[]) else {
+        panic!("accepted")
+    };
+    assert_eq!(
+        (reply.status, header(&reply, "almoner-reason")),
+        (502, Some("wrong_cluster"))
+    );
+}
+
+#[test]
+fn a_broker_that_says_no_gives_the_reservation_back() {
+    for (failure, status) in [
+        (BrokerFailure::Refused, 403),
+        (BrokerFailure::Unavailable, 503),
+    ] {
+        let mut bench = Bench::new();
+        let mut exchange = Exchange::default();
+        assert!(matches!(bench.head(&mut exchange, &[]), HeadStep::Hold(_)));
+        let BodyStep::Await(_, Some(fetch)) = bench.body(&mut exchange, BODY) else {
+            panic!("no lease is asked for")
+        };
+        bench.issue(&fetch.key, Err(failure));
+        let step = exchange.on_lease(&bench.leases, &bench.host());
+        let LeaseStep::Refuse(reply) = step else {
+            panic!("it went on")
+        };
+        assert_eq!(reply.status, status);
+        assert_eq!(bench.spent(), 0);
+        let mut second = Exchange::default();
+        assert!(matches!(bench.head(&mut second, &[]), HeadStep::Hold(_)));
+        assert!(
+            matches!(bench.body(&mut second, BODY), BodyStep::Refuse(_)),
+            "it is remembered"
+        );
+        assert_eq!(bench.spent(), 0);
+    }
+}
+
+#[test]
+fn a_caller_that_leaves_while_it_waits_costs_nothing() {
+    let mut bench = Bench::new();
+    let mut exchange = Exchange::default();
+    assert!(matches!(bench.head(&mut exchange, &[]), HeadStep::Hold(_)));
+    assert!(matches!(
+        bench.body(&mut exchange, BODY),
+        BodyStep::Await(..)
+    ));
+    assert_eq!(exchange.on_end(&bench.host()).outcome(), Outcome::Abandoned);
+    assert_eq!(bench.spent(), 0);
+}
+
+#[test]
+fn an_answer_that_never_came_is_charged_whole_unless_nobody_was_asked() {
+    const CALLER_GONE: i64 = 1 << 14;
+    const NO_CONNECTION: i64 = 1 << 5;
+    for (flags, outcome, charged) in [
+        (CALLER_GONE, Outcome::Unanswered, true),
+        (NO_CONNECTION, Outcome::Unreached, false),
+    ] {
+        let mut bench = Bench::new();
+        let exchange = bench.sent(BODY);
+        bench.attributes.set("response.flags", flags.to_le_bytes());
+        let record = exchange.on_end(&bench.host());
+        assert_eq!(record.outcome(), outcome);
+        assert_eq!(bench.spent() > 1000, charged, "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_stream_that_breaks_off_is_charged_by_what_came() {
+    let mut bench = Bench::new();
+    let mut exchange = bench.sent(STREAM);
+    let step = bench.answer(&mut exchange, "200", "text/event-stream");
+    assert!(matches!(step, AnswerStep::Pass(_)));
+    let event =
+        b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"some words came\"}}]}\n\n";
+    assert_eq!(
+        exchange.on_answer_bytes(event, More::Expected),
+        Forward::Unchanged
+    );
+    bench
+        .attributes
+        .set("response.flags", (1i64 << 14).to_le_bytes());
+    let record = exchange.on_end(&bench.host());
+    let metered = record.metered.as_ref().unwrap();
+    assert_eq!(metered.completeness.name(), "estimated");
+    let spent = bench.spent();
+    assert!((2..200).contains(&spent), "{spent}");
+}
+
+#[test]
+fn a_refused_credential_is_dropped_and_not_shown() {
+    let mut bench = Bench::new();
+    let mut exchange = bench.sent(BODY);
+    let step = bench.answer(&mut exchange, "401", "application/json");
+    let AnswerStep::Refuse(reply) = step else {
+        panic!("it passed")
+    };
+    assert_eq!(reply.status, 502);
+    assert_eq!(
+        header(&reply, "almoner-reason"),
+        Some("provider_bad_credential")
+    );
+    assert_eq!(bench.leases.valid(NOW), 0);
+    let record = exchange.on_end(&bench.host());
+    assert_eq!(record.outcome(), Outcome::Refused);
+    assert_eq!(bench.spent(), 0);
+}
+
+#[test]
+fn an_answer_that_is_not_the_providers_passes_as_it_is() {
+    let mut bench = Bench::new();
+    let mut exchange = bench.sent(BODY);
+    bench
+        .attributes
+        .set("response.code_details", "upstream_reset");
+    let step = bench.answer(&mut exchange, "503", "text/plain");
+    let AnswerStep::Pass(edits) = step else {
+        panic!("refused")
+    };
+    assert_eq!(edits, HeaderEdits::default());
+}
+
+#[test]
+fn observe_lets_a_spent_budget_pass_and_says_so() {
+    let mut bench = Bench::with_mode("observe");
+    let body = br#"{"model":"gpt-4","n":9}"#;
+    let mut exchange = bench.sent(body);
+    assert!(matches!(
+        bench.answer(&mut exchange, "200", "application/json"),
+        AnswerStep::Pass(_)
+    ));
+    let _ = exchange.on_answer_bytes(ANSWER, More::Over);
+    let record = exchange.on_end(&bench.host());
+    assert_eq!(
+        record.observed.map(|denial| denial.reason()),
+        Some("budget_spent")
+    );
+}
+
+#[test]
+fn a_body_beyond_the_limit_is_refused_as_it_grows() {
+    let bench = Bench::new();
+    let mut exchange = Exchange::default();
+    assert!(matches!(bench.head(&mut exchange, &[]), HeadStep::Hold(_)));
+    let limit = 8 * 1024 * 1024;
+    assert_eq!(exchange.on_body_growing(limit, &bench.host()), None);
+    let reply = exchange.on_body_growing(limit + 1, &bench.host()).unwrap();
+    assert_eq!(reply.status, 413);
+    assert_eq!(exchange.stance(), Stance::Hold);
+}
+
+#[test]
+fn callbacks_out_of_order_let_nothing_up() {
+    let mut bench = Bench::new();
+    let mut exchange = Exchange::default();
+    assert!(matches!(
+        bench.body(&mut exchange, BODY),
+        BodyStep::Refuse(_)
+    ));
+    assert_eq!(exchange.stance(), Stance::Hold);
+    assert!(matches!(
+        exchange.on_lease(&bench.leases, &bench.host()),
+        LeaseStep::Nothing
+    ));
+    assert_eq!(exchange.stance(), Stance::Hold);
+}

@@ -222,7 +222,6 @@ const OPENAI: &[Row] = &[
     ),
     kept("GET", "/v1/chat/completions", Chat, State::StoredChat),
     kept("GET", "/v1/chat/completions/{}", Chat, State::StoredChat),
-    keep("/v1/chat/completions/{}", Chat, State::StoredChat),
     kept("DELETE", "/v1/chat/completions/{}", Chat, State::StoredChat),
     kept(
         "GET",

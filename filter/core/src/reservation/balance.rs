@@ -34,8 +34,8 @@ const HOLD_SPAN: u64 = 14;
 /// Ends of holds are at most 2^32 ms (50 days) apart, so that a hold lasts at most 1.9 years.
 const MAX_SCALE: u8 = 32;
 
-/// Version, state, kind of window, scale; number of window, latest time, owner.
-const HEADER: usize = 4 + 8 + 8 + OwnerId::LEN;
+/// Version, state, kind of window, scale; number of window, latest time, last end, owner.
+const HEADER: usize = 4 + 8 + 8 + 8 + OwnerId::LEN;
 
 /// Whether a balance may be spent from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -57,6 +57,9 @@ pub(super) struct Balance {
     used: Ring<MAX_SLOTS>,
     /// Holds end at multiples of 2^scale milliseconds. At most `MAX_SCALE`.
     scale: u8,
+    /// Every hold until this time has ended, and no other has. Where the scale grew since, this is
+    /// not what the scale says: a hold that ended at the finer scale has ended.
+    ended: Timestamp,
     /// What is held, by the number of the multiple at which it ends. Ends until `latest` are zero.
     held: Ring<{ ENDS.get() as usize }>,
 }
@@ -68,15 +71,15 @@ impl Balance {
         window: Window,
         latest: Timestamp,
     ) -> Self {
-        let (used, held) = (Ring::new(window.slots()), Ring::new(ENDS));
         Self {
             owner,
             state,
             window,
             latest,
-            used,
+            used: Ring::new(window.slots()),
             scale: 0,
-            held,
+            ended: latest,
+            held: Ring::new(ENDS),
         }
     }
 
@@ -88,19 +91,20 @@ impl Balance {
     }
 
     /// Reads a value, or `None` where it is not one of ours. A vacant one is claimed by nobody.
-    pub(super) fn decode(value: &[u8], vacant: Window) -> Option<Self> {
+    pub(super) fn decode(value: &[u8]) -> Option<Self> {
         if value == VACANT {
             return Some(Self::new(
                 OwnerId::NOBODY,
                 State::Claimed,
-                vacant,
-                Timestamp::default(),
+                Window::HOUR,
+                Timestamp(0),
             ));
         }
         let (header, amounts) = value.split_first_chunk::<HEADER>()?;
         let [version, state, kind, scale, numbers @ ..] = header;
         let (number, numbers) = numbers.split_first_chunk()?;
-        let (latest, owner) = numbers.split_first_chunk()?;
+        let (latest, numbers) = numbers.split_first_chunk()?;
+        let (ended, owner) = numbers.split_first_chunk()?;
         let state = match state {
             1 => State::Claimed,
             2 => State::Open,
@@ -113,6 +117,7 @@ impl Balance {
             Timestamp(u64::from_le_bytes(*latest)),
         );
         balance.scale = *scale;
+        balance.ended = Timestamp(u64::from_le_bytes(*ended));
         let (amounts, rest) = amounts.as_chunks();
         if *version != VERSION
             || *scale > MAX_SCALE
@@ -142,6 +147,7 @@ impl Balance {
         value.extend_from_slice(&[VERSION, state, kind, self.scale]);
         value.extend_from_slice(&number.to_le_bytes());
         value.extend_from_slice(&self.latest.0.to_le_bytes());
+        value.extend_from_slice(&self.ended.0.to_le_bytes());
         value.extend_from_slice(self.owner.as_bytes());
         for amount in self.used.amounts().chain(self.held.amounts()) {
             value.extend_from_slice(&amount.to_le_bytes());
@@ -177,6 +183,7 @@ impl Balance {
             }
         }
         self.latest = now;
+        self.ended = self.ended.max(self.time_of(now.0 >> self.scale));
     }
 
     /// Takes on a window that the configuration changed: what counted in the old one counts in the
@@ -213,7 +220,7 @@ impl Balance {
 
     /// Holds `amount` for at least `span`; gives when the hold ends.
     pub(super) fn hold(&mut self, amount: u64, span: Duration) -> Timestamp {
-        let span = millis(span).min(HOLD_SPAN << MAX_SCALE);
+        let span = millis(span).clamp(1, HOLD_SPAN << MAX_SCALE);
         let fits = |scale: &u8| span >> scale <= HOLD_SPAN;
         let scale = (0..MAX_SCALE).find(fits).unwrap_or(MAX_SCALE);
         if self.held.sum() == 0 {
@@ -229,7 +236,7 @@ impl Balance {
 
     /// Whether a hold until `ends` is still held, and not counted as spent.
     pub(super) fn holds_until(&self, ends: Timestamp) -> bool {
-        self.end_at(ends) > self.latest.0 >> self.scale
+        ends > self.ended
     }
 
     /// Holds `amount` more, until the same time as a hold that has not ended.

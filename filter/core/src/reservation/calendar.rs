@@ -104,7 +104,8 @@ mod tests {
 
     /// Counts months the slow way, day by day, with the leap years of the Gregorian calendar.
     fn days_in(year: u64, month: u64) -> u64 {
-        let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let leap =
+            year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
         match month {
             2 if leap => 29,
             2 => 28,

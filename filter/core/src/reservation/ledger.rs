@@ -11,7 +11,7 @@ use super::{
     balance::{Balance, State},
     owner::OwnerId,
     store::{Store, Stored, Swap, Version},
-    table::{self, Table},
+    table::{Size, Table},
     window::Window,
 };
 
@@ -39,7 +39,7 @@ pub enum Owners {
     /// These, a balance each: known from the configuration (policies, providers, everybody).
     Listed(Vec<OwnerId>),
     /// Whoever comes, up to this many who spend within one window (subjects): a table of slots.
-    /// Another number makes another table, in which nobody has spent anything.
+    /// Above 64, another number spreads owners anew: each may find a slot that is not its old one.
     Table(u32),
 }
 
@@ -121,9 +121,7 @@ impl Ledger {
                             Balance::new(*owner, State::Open, window, Timestamp::default());
                         (owner_key(prefix, *owner), balance.encode())
                     })),
-                    Owners::Table(owners) => {
-                        Box::new(table::layout(prefix, table::buckets(*owners)))
-                    }
+                    Owners::Table(owners) => Box::new(Size::of(*owners).layout(prefix)),
                 }
             })
     }
@@ -161,11 +159,11 @@ impl Account {
         let Budget { window, owners, .. } = &self.budget;
         let found = match owners {
             Owners::Table(owners) => {
-                let (prefix, buckets) = (self.prefix.as_str(), table::buckets(*owners));
+                let (prefix, size) = (self.prefix.as_str(), Size::of(*owners));
                 Table {
                     store,
                     prefix,
-                    buckets,
+                    size,
                     window: *window,
                 }
                 .find(owner, now)?
@@ -192,7 +190,7 @@ impl Found {
         now: Timestamp,
     ) -> Result<Option<Self>, Fault> {
         let Stored { value, version } = load(store, &key)?;
-        match Balance::decode(&value, window) {
+        match Balance::decode(&value) {
             Some(balance) if balance.owner == owner && balance.state == State::Open => {
                 Ok(Some(Self {
                     key,

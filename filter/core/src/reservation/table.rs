@@ -1,6 +1,6 @@
 //! Takes a subject's digest; finds the one slot that keeps its balance, or claims an idle one.
 //!
-//! A table is made when the configuration loads: buckets of 64 slots, a key each, and for each
+//! A table is made when the configuration loads: buckets of up to 64 slots, a key each, and for each
 //! bucket an index, one more key, with the owner of each slot. An owner's digest picks its bucket.
 //! Several workers find and claim at once, and each may die between any two steps.
 //!
@@ -27,52 +27,75 @@ use std::fmt::Write;
 use crate::units::Timestamp;
 
 use super::{
-    Fault,
     balance::{Balance, State, VACANT, VERSION},
+    ledger::{Fault, Found, load, swap},
     owner::OwnerId,
     store::{Store, Version},
     window::Window,
-    {Found, load, swap},
 };
 
-/// Slots of a bucket.
+/// The most slots of a bucket.
 const SLOTS: usize = 64;
 
 /// Owners that a bucket of a large table is made for. Digests fill buckets unevenly: at this load
 /// one of 3,000 buckets is too small with a probability of 0.06 %.
 const LOAD: u32 = 32;
 
+/// How many buckets, and of how many slots each.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Size {
+    buckets: u32,
+    /// From 1 to `SLOTS`.
+    slots: usize,
+}
+
 /// The slots that keep one budget's balances.
 pub(super) struct Table<'a, S> {
     pub(super) store: &'a S,
     /// What all keys of this budget begin with.
     pub(super) prefix: &'a str,
-    pub(super) buckets: u32,
+    pub(super) size: Size,
     pub(super) window: Window,
 }
 
-/// How many buckets keep this many owners.
-pub(super) const fn buckets(owners: u32) -> u32 {
-    if owners as usize <= SLOTS {
-        1
-    } else {
-        owners.div_ceil(LOAD)
+impl Size {
+    /// A table for this many owners: one bucket holds as many exactly, several about twice as many.
+    pub(super) fn of(owners: u32) -> Self {
+        match owners as usize {
+            slots @ ..=SLOTS => Self {
+                buckets: 1,
+                slots: slots.max(1),
+            },
+            _ => Self {
+                buckets: owners.div_ceil(LOAD),
+                slots: SLOTS,
+            },
+        }
     }
-}
 
-/// The keys of a table and their first values.
-pub(super) fn layout(prefix: &str, buckets: u32) -> impl Iterator<Item = (String, Vec<u8>)> {
-    (0..buckets).flat_map(move |bucket| {
-        let slots = (0..SLOTS).map(move |at| (slot_key(prefix, bucket, at), VACANT.to_vec()));
-        std::iter::once((index_key(prefix, bucket), Index::empty().0)).chain(slots)
-    })
+    /// The keys of a table of this size and their first values.
+    pub(super) fn layout(self, prefix: &str) -> impl Iterator<Item = (String, Vec<u8>)> {
+        (0..self.buckets).flat_map(move |bucket| {
+            let slots = 0..self.slots;
+            let slots = slots.map(move |at| (slot_key(prefix, bucket, at), VACANT.to_vec()));
+            std::iter::once((index_key(prefix, bucket), Index::empty().0)).chain(slots)
+        })
+    }
+
+    fn bucket_of(self, owner: OwnerId) -> u32 {
+        // Below `buckets`, so the conversion is lossless; a table has at least one bucket.
+        owner
+            .spread()
+            .checked_rem(u64::from(self.buckets))
+            .unwrap_or(0) as u32
+    }
 }
 
 impl<S: Store> Table<'_, S> {
     /// Finds or claims the owner's balance: open, and to be swapped by the version given. `None`
     /// where another worker changed something in between: try again.
     pub(super) fn find(&self, owner: OwnerId, now: Timestamp) -> Result<Option<Found>, Fault> {
-        let bucket = self.bucket_of(owner);
+        let bucket = self.size.bucket_of(owner);
         let index_key = index_key(self.prefix, bucket);
         let stored = load(self.store, &index_key)?;
         let index_version = stored.version;
@@ -86,7 +109,7 @@ impl<S: Store> Table<'_, S> {
         };
         let key = slot_key(self.prefix, bucket, at);
         let stored = load(self.store, &key)?;
-        let Some(mut balance) = Balance::decode(&stored.value, self.window) else {
+        let Some(mut balance) = Balance::decode(&stored.value) else {
             // Unreadable, so perhaps a claim of another owner: opened like one.
             if swap(self.store, &index_key, &index.0, index_version)? {
                 let spent = Balance::spent(owner, State::Open, self.window, now);
@@ -131,7 +154,7 @@ impl<S: Store> Table<'_, S> {
             return Ok(None);
         }
         let stored = load(self.store, &key)?;
-        if Balance::decode(&stored.value, self.window).as_ref() != Some(&balance) {
+        if Balance::decode(&stored.value).as_ref() != Some(&balance) {
             return Ok(None);
         }
         index.set(at, owner);
@@ -161,10 +184,10 @@ impl<S: Store> Table<'_, S> {
         now: Timestamp,
     ) -> Result<Option<(usize, Version)>, Fault> {
         let mut being_claimed = None;
-        for at in index.candidates(owner) {
+        for at in index.candidates(owner, self.size.slots) {
             let key = slot_key(self.prefix, bucket, at);
             let stored = load(self.store, &key)?;
-            let Some(mut balance) = Balance::decode(&stored.value, self.window) else {
+            let Some(mut balance) = Balance::decode(&stored.value) else {
                 // Nobody's to take until whatever it was has left the window.
                 let spent = Balance::spent(index.owner(at), State::Open, self.window, now);
                 swap(self.store, &key, &spent.encode(), stored.version)?;
@@ -187,8 +210,12 @@ impl<S: Store> Table<'_, S> {
         let mut index = Index::empty();
         for at in 0..SLOTS {
             let slot_key = slot_key(self.prefix, bucket, at);
-            let stored = load(self.store, &slot_key)?;
-            match Balance::decode(&stored.value, self.window) {
+            let stored = match load(self.store, &slot_key) {
+                // A bucket of fewer slots.
+                Err(Fault::Missing) => break,
+                stored => stored?,
+            };
+            match Balance::decode(&stored.value) {
                 Some(Balance {
                     state: State::Open,
                     owner,
@@ -208,14 +235,6 @@ impl<S: Store> Table<'_, S> {
         }
         swap(self.store, key, &index.0, version)?;
         Ok(())
-    }
-
-    fn bucket_of(&self, owner: OwnerId) -> u32 {
-        // Below `buckets`, so the conversion is lossless; a table has at least one bucket.
-        owner
-            .spread()
-            .checked_rem(u64::from(self.buckets))
-            .unwrap_or(0) as u32
     }
 }
 
@@ -261,10 +280,12 @@ impl Index {
         }
     }
 
-    /// All places, free ones first; each owner begins elsewhere, so that claims rarely meet.
-    fn candidates(&self, owner: OwnerId) -> impl Iterator<Item = usize> {
-        let begin = (owner.spread() >> 32) as usize % SLOTS;
-        let places = (begin..SLOTS).chain(0..begin);
+    /// The places of `slots` slots, free ones first; owners begin apart, so that claims rarely meet.
+    fn candidates(&self, owner: OwnerId, slots: usize) -> impl Iterator<Item = usize> {
+        let begin = (owner.spread() >> 32)
+            .checked_rem(slots as u64)
+            .unwrap_or(0) as usize;
+        let places = (begin..slots).chain(0..begin);
         let free = places
             .clone()
             .filter(|at| self.owner(*at) == OwnerId::NOBODY);

@@ -120,7 +120,7 @@ fn proxy(pieces: &[Piece], attributes: &impl Attributes) -> Result<Subject, Deni
         match piece {
             Piece::Literal(literal) => id.push_str(literal),
             Piece::NodeMetadata(field) => {
-                let value = text(attributes, &["node", "metadata", field]);
+                let value = text(attributes, &["xds", "node", "metadata", field]);
                 let value = value.filter(|v| certificate::is_segment(v));
                 id.push_str(&value.ok_or(Denial::SubjectMalformed)?);
             }
