@@ -4,10 +4,8 @@
     reason = "an overflow here is a test that fails"
 )]
 
-use super::{
-    tests::{JSON, SSE, run, setup},
-    *,
-};
+use super::{JSON, SSE, run, setup};
+use crate::meter::*;
 
 /// A small generator with a seed, so that a failure comes back.
 struct Random(u64);
