@@ -7,7 +7,7 @@
 
 use memchr::memchr;
 
-use super::json;
+use super::token::unescape;
 use crate::units::Tokens;
 
 /// About how many tokens `text` is.
@@ -115,7 +115,7 @@ impl Estimator {
                     rest
                 }
                 [_, byte, rest @ ..] => {
-                    self.push(&[json::unescape(*byte)]);
+                    self.push(&[unescape(*byte)]);
                     rest
                 }
                 _ => b"",

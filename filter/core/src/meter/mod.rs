@@ -28,6 +28,7 @@ mod setup;
 mod sieve;
 mod sse;
 mod tally;
+mod token;
 
 #[cfg(test)]
 mod tests;
