@@ -10,6 +10,7 @@
 
 import collections
 import dataclasses
+import datetime
 import http.client
 import json
 import pathlib
@@ -17,6 +18,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import h2.config
 import h2.connection
@@ -28,6 +30,10 @@ from .identity import Certificate
 SECONDS = 20
 CHAT = "/openai/v1/chat/completions"
 MESSAGES = "/anthropic/v1/messages"
+
+
+# Where all that callers receive is kept, to be searched for secrets when the run is over.
+transcript: BinaryIO | None = None
 
 
 class Reset(Exception):
@@ -45,6 +51,8 @@ class Answer:
     """False where it was cut off."""
     source: str
     """The caller's address, as Envoy's access log has it."""
+    began: str
+    """When the caller connected, in the same form as there."""
 
     def header(self, name: str) -> str | None:
         values = [value for key, value in self.headers if key == name]
@@ -101,8 +109,8 @@ class Caller:
     def raw(self, content: bytes, *, method: str = "GET") -> Answer:
         """These very bytes on a connection; reads an HTTP/1.1 answer."""
         connection = self.connect(alpn="http/1.1")
-        connection.sendall(content)
         with Http1Exchange.answered(connection, method) as exchange:
+            connection.sendall(content)
             return exchange.answer()
 
     def connect(self, alpn: str | None = None) -> socket.socket:
@@ -133,6 +141,7 @@ class Exchange:
     status: int
     headers: list[tuple[str, str]]
     source: str
+    began: str
 
     def read(self) -> bytes:
         """The next bytes of the body; empty at its end. Raises `Reset`."""
@@ -158,7 +167,9 @@ class Exchange:
         raise NotImplementedError
 
     def chunks(self) -> Iterator[bytes]:
+        _keep("".join(f"{name}: {value}\n" for name, value in self.headers).encode())
         while content := self.read():
+            _keep(content)
             yield content
 
     def events(self) -> Iterator[str]:
@@ -176,7 +187,7 @@ class Exchange:
             complete = True
         except Reset:
             complete = False
-        return Answer(self.status, self.headers, bytes(body), complete, self.source)
+        return Answer(self.status, self.headers, bytes(body), complete, self.source, self.began)
 
     def __enter__(self):
         return self
@@ -206,14 +217,14 @@ class Http1Exchange(Exchange):
 
     @classmethod
     def answered(cls, connection, method):
-        """An exchange whose request is already out."""
+        """An exchange whose request goes out by other hands."""
         exchange = cls.__new__(cls)
         exchange._begin(connection, method)
         return exchange
 
     def _begin(self, connection, method):
         self._connection, self._response, self._method = connection, None, method
-        self.source = _source(connection)
+        self.source, self.began = _source(connection)
 
     def send(self, content: bytes):
         if content:
@@ -269,7 +280,7 @@ class Http1Exchange(Exchange):
 class Http2Exchange(Exchange):
     def __init__(self, connection, host, method, path, headers, body, trailers, finish):
         self._connection = connection
-        self.source = _source(connection)
+        self.source, self.began = _source(connection)
         config = h2.config.H2Configuration(
             client_side=True,
             header_encoding="utf-8",
@@ -378,9 +389,16 @@ class Http2Exchange(Exchange):
             self._cut()
 
 
-def _source(connection: socket.socket) -> str:
+def _keep(content: bytes):
+    if transcript:
+        transcript.write(content + b"\n")
+
+
+def _source(connection: socket.socket) -> tuple[str, str]:
+    """Where a connection that was just made comes from, and when it was."""
     host, port = connection.getsockname()[:2]
-    return f"{host}:{port}"
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    return f"{host}:{port}", now.replace("+00:00", "Z")
 
 
 def _chat(text: str, fields: dict) -> bytes:

@@ -5,7 +5,7 @@ use super::{World, bootstrap::Server, finding::Findings, node::Node};
 
 /// Envoy's own limit, where none is set.
 const DEFAULT_BUFFER: u64 = 1024 * 1024;
-const RECORD: &str = "FILTER_STATE(wasm.rec:TYPED)";
+const RECORD: &str = "FILTER_STATE(wasm.rec:PLAIN)";
 
 /// A body of the policy's limit fits into what Envoy holds.
 pub(super) fn buffer_limit(world: &World<'_>, findings: &mut Findings<'_>) {
@@ -72,7 +72,7 @@ pub(super) fn record(world: &World<'_>, findings: &mut Findings<'_>) {
         if !written {
             findings.error(
                 &logs,
-                format!("a log without a filter, with `%{RECORD}%` in its `json_format`"),
+                format!("a log without a filter, with `%{RECORD}%` in its `text_format_source`"),
                 "without it nothing tells who used what",
             );
         }
