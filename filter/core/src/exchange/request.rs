@@ -209,7 +209,7 @@ impl Exchange {
             endpoint,
             reservation,
             reserved,
-            input_estimate: meter::estimate(bytes),
+            input_estimate: meter::estimate_request(bytes),
             usage_event: usage_event(facts.as_ref()),
             lease: key,
             longest: grant.policy.max_stream_duration,
