@@ -40,6 +40,8 @@ class Broker(Process):
         command = [paths.broker(), "serve", "--config", file, "--ready-file", ready]
         super().__init__(name, command, directory)
         self.await_ready(ready.exists)
+        self._pages = directory / f"{name}-pages.txt"
+        self._audit = pathlib.Path(configuration["audit"])
         bound = json.loads(ready.read_text())
         self.port, self._admin = (int(bound[name].rsplit(":", 1)[1]) for name in ("token", "admin"))
 
@@ -47,6 +49,17 @@ class Broker(Process):
         url = f"http://127.0.0.1:{self._admin}/metrics"
         with urllib.request.urlopen(url, timeout=10) as answer:
             return answer.read().decode()
+
+    def events(self) -> list[dict]:
+        """The audit trail so far."""
+        lines = self._audit.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def stop(self, seconds: float = 10) -> int:
+        """Keeps its metrics, then ends it."""
+        if self.running() and hasattr(self, "_admin"):
+            self._pages.write_text(self.metrics())
+        return super().stop(seconds)
 
 
 def configuration(stand, policy: dict, **changes) -> dict:

@@ -18,6 +18,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import h2.config
 import h2.connection
@@ -30,6 +31,10 @@ SECONDS = 20
 CHAT = "/openai/v1/chat/completions"
 MESSAGES = "/anthropic/v1/messages"
 ANTHROPIC_VERSION = ("anthropic-version", "2023-06-01")
+
+
+# Where all that callers receive is kept, to be searched for secrets when the run is over.
+transcript: BinaryIO | None = None
 
 
 class Reset(Exception):
@@ -48,7 +53,7 @@ class Answer:
     source: str
     """The caller's address, as Envoy's access log has it."""
     began: str
-    """When it began, likewise: another exchange may have had the same address before."""
+    """When the caller connected, in the same form as there."""
 
     def header(self, name: str) -> str | None:
         values = [value for key, value in self.headers if key == name]
@@ -110,7 +115,7 @@ class Caller:
     def raw(self, content: bytes, *, method: str = "GET") -> Answer:
         """These very bytes on a connection; reads an HTTP/1.1 answer."""
         connection = self.connect(alpn="http/1.1")
-        with Http1Exchange.awaiting(connection, method) as exchange:
+        with Http1Exchange.answered(connection, method) as exchange:
             connection.sendall(content)
             return exchange.answer()
 
@@ -168,7 +173,9 @@ class Exchange:
         raise NotImplementedError
 
     def chunks(self) -> Iterator[bytes]:
+        _keep("".join(f"{name}: {value}\n" for name, value in self.headers).encode())
         while content := self.read():
+            _keep(content)
             yield content
 
     def events(self) -> Iterator[str]:
@@ -216,15 +223,15 @@ class Http1Exchange(Exchange):
             self.finish(trailers)
 
     @classmethod
-    def awaiting(cls, connection, method):
-        """An exchange whose request somebody else sends."""
+    def answered(cls, connection, method):
+        """An exchange whose request goes out by other hands."""
         exchange = cls.__new__(cls)
         exchange._begin(connection, method)
         return exchange
 
     def _begin(self, connection, method):
         self._connection, self._response, self._method = connection, None, method
-        self.source, self.began = _source(connection), _now()
+        self.source, self.began = _source(connection)
 
     def send(self, content: bytes):
         if content and self._chunked:
@@ -281,7 +288,7 @@ class Http1Exchange(Exchange):
 class Http2Exchange(Exchange):
     def __init__(self, connection, host, method, path, headers, body, trailers, finish):
         self._connection = connection
-        self.source, self.began = _source(connection), _now()
+        self.source, self.began = _source(connection)
         config = h2.config.H2Configuration(
             client_side=True,
             header_encoding="utf-8",
@@ -390,14 +397,16 @@ class Http2Exchange(Exchange):
             self._cut()
 
 
-def _source(connection: socket.socket) -> str:
+def _keep(content: bytes):
+    if transcript:
+        transcript.write(content + b"\n")
+
+
+def _source(connection: socket.socket) -> tuple[str, str]:
+    """Where a connection that was just made comes from, and when it was."""
     host, port = connection.getsockname()[:2]
-    return f"{host}:{port}"
-
-
-def _now() -> str:
-    now = datetime.datetime.now(datetime.UTC)
-    return now.strftime("%Y-%m-%dT%H:%M:%S.") + f"{now.microsecond // 1000:03d}Z"
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    return f"{host}:{port}", now.replace("+00:00", "Z")
 
 
 def _chat(text: str, fields: dict) -> bytes:

@@ -26,6 +26,11 @@ from .process import Process, eventually
 PLACEHOLDER = "/etc/almoner/"
 SYSTEM_TRUST = "/etc/ssl/certs/ca-certificates.crt"
 ACCESS_LOG = "/dev/stdout"
+# What Envoy tells about itself to who reaches its admin port.
+ADMIN = ["/config_dump?include_eds", "/stats", "/stats/prometheus", "/clusters", "/listeners"]
+ADMIN += ["/server_info", "/certs", "/init_dump", "/memory", "/runtime"]
+# The end of the name of the file where that is kept when it stops.
+PAGES = "-pages.txt"
 # Nothing listens there: who asks for a cluster that a test did not provide is refused.
 NOBODY = 1
 
@@ -126,6 +131,7 @@ class Envoy(Process):
         directory.mkdir(parents=True, exist_ok=True)
         self.access_log = directory / f"{name}-access.log"
         self.access_log.touch()
+        self._pages = directory / f"{name}{PAGES}"
         for manager in http_managers(configuration):
             for log in manager.get("access_log", []):
                 if log["typed_config"]["path"] in (ACCESS_LOG, str(self.access_log)):
@@ -139,7 +145,8 @@ class Envoy(Process):
         command += ["--disable-hot-restart", "--file-flush-interval-msec", 20]
         command += ["--drain-time-s", 1, "--parent-shutdown-time-s", 2]
         super().__init__(name, command, directory)
-        self._admin = self.await_ready(lambda: admin.exists() and admin.read_text().strip())
+        self.admin_address = ""
+        self.admin_address = self.await_ready(lambda: admin.exists() and admin.read_text().strip())
         self.await_ready(self._live)
         self._ports = {
             status["name"]: status["local_address"]["socket_address"]["port_value"]
@@ -150,7 +157,7 @@ class Envoy(Process):
         return self._ports[listener]
 
     def admin(self, path: str, method: str = "GET") -> str:
-        request = urllib.request.Request(f"http://{self._admin}{path}", method=method)
+        request = urllib.request.Request(f"http://{self.admin_address}{path}", method=method)
         with urllib.request.urlopen(request, timeout=10) as answer:
             return answer.read().decode()
 
@@ -179,19 +186,31 @@ class Envoy(Process):
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def line(self, answer) -> dict:
-        """The access log's line of an exchange, live or over: a caller has a port for each."""
+        """The access log's line of an exchange. A caller has a connection for each, so a port: the
+        last one that had it, since ports come back."""
 
         def one():
-            return next((line for line in self.lines() if mine(line)), None)
-
-        def mine(line):
-            return line["source"] == answer.source and line["time"] >= answer.began
+            lines = (line for line in reversed(self.lines()) if line["source"] == answer.source)
+            return next((line for line in lines if line["time"] >= answer.began), None)
 
         return eventually(one, what=f"an access log line of {answer.source}")
 
     def record(self, answer) -> dict:
         """The record that the plugin left of an exchange."""
-        return self.line(answer)["record"]["value"]
+        return self.line(answer)["record"]
+
+    def pages(self) -> str:
+        """All that the admin port tells."""
+        return "".join(self.admin(path) for path in ADMIN)
+
+    def stop(self, seconds: float = 10) -> int:
+        """Keeps what its admin port tells, then ends it."""
+        try:
+            self._pages.write_text(self.pages() if self.running() else "")
+        except OSError:
+            # Not ready yet, or hanging: it tells nothing.
+            pass
+        return super().stop(seconds)
 
     def await_lines(self, count: int, such: Callable[[dict], bool] = lambda _: True) -> list[dict]:
         """Awaits `count` lines (`such` that) and gives all of these."""

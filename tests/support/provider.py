@@ -63,7 +63,7 @@ class Received:
 
 
 class Provider(Process):
-    """The simulated provider: `tls` and `plain` are its ports."""
+    """The simulated provider: `tls`, `plain` and `admin` are its ports."""
 
     def __init__(
         self, directory: pathlib.Path, certificate: Certificate, openai_key: str, anthropic_key: str
@@ -77,7 +77,7 @@ class Provider(Process):
         super().__init__("provider", command, directory)
         self.await_ready(ready.exists)
         ports = json.loads(ready.read_text())
-        self.tls, self.plain, self._admin = ports["tls"], ports["plain"], ports["admin"]
+        self.tls, self.plain, self.admin = ports["tls"], ports["plain"], ports["admin"]
 
     def script(self, behaviour: dict, *, model: str | None = None, times: int | None = None):
         """Requests to come (that name `model`) are answered so; replaces what was said before."""
@@ -111,7 +111,7 @@ class Provider(Process):
         return json.loads(self._ask("GET", "/served"))
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        url = f"http://127.0.0.1:{self._admin}{path}"
+        url = f"http://127.0.0.1:{self.admin}{path}"
         request = urllib.request.Request(url, data=body, method=method)
         with urllib.request.urlopen(request, timeout=10) as answer:
             return answer.read()

@@ -71,13 +71,13 @@ pub enum Denial {
     ForbiddenEndpoint,
     /// `content-length` and `transfer-encoding` leave open where the body ends.
     FramingAmbiguous,
-    /// The source of identity that every request needs is missing.
-    IdentityIncomplete,
     /// A header that says one thing was sent twice, or its value can't be read.
     HeaderInvalid {
         /// The header's name.
         name: &'static str,
     },
+    /// The source of identity that every request needs is missing.
+    IdentityIncomplete,
     /// A key of the body is spelled almost as one that is read (`Model`, `max_to\u{212a}ens`).
     KeyNotExact,
     /// More output is asked for than the policy allows.

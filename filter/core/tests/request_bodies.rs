@@ -36,6 +36,7 @@ fn refuses_what_is_not_one_json_object_in_utf_8() {
         ("1", BodyNotObject),
         ("x", BodyNotObject),
         ("\u{b}{}", BodyNotObject),
+        ("\u{c}{}", BodyNotJson),
         ("\u{a0}{}", BodyNotObject),
         ("{", BodyNotJson),
         ("{}x", BodyNotJson),
@@ -74,6 +75,10 @@ fn refuses_what_is_not_one_json_object_in_utf_8() {
         ("{/*c*/\"a\":1}", BodyNotJson),
         ("{1:2}", BodyNotJson),
         ("{\"a\":1}}", BodyNotJson),
+        // Half a character, where text is read.
+        ("{\"input\":\"\\ud83d\"}", BodyNotJson),
+        ("{\"messages\":[{\"content\":\"\\ude00\"}]}", BodyNotJson),
+        ("{\"mod\\ud800el\":\"m\"}", BodyNotJson),
         (")]}',\n{}", BodyNotObject),
     ] {
         assert_eq!(denial(Chat, text), Some(expected), "{text:?}");
@@ -235,6 +240,39 @@ fn bounds_the_keys_of_one_object() {
     assert_eq!(denial(Chat, &object(1024)), None);
     assert_eq!(denial(Chat, &object(1025)), Some(Denial::TooManyKeys));
     assert_eq!(denial(Chat, &object(100_000)), Some(Denial::TooManyKeys));
+}
+
+#[test]
+fn bounds_what_the_policy_has_to_compare() {
+    let list = |names: usize, field: &str, quote: fn(usize) -> String| {
+        let names: Vec<String> = (0..names).map(quote).collect();
+        format!(r#"{{"{field}":[{}]}}"#, names.join(","))
+    };
+    for (key, field, quote) in [
+        (
+            "models",
+            "model",
+            (|i| format!("\"m{i}\"")) as fn(usize) -> String,
+        ),
+        ("fallbacks", "model", |i| format!(r#"{{"model":"m{i}"}}"#)),
+        ("tools", "tools", |i| format!(r#"{{"type":"t{i}"}}"#)),
+        ("betas", "betas", |i| format!("\"b{i}\"")),
+        ("fallbacks", "speed", |i| format!(r#"{{"speed":"s{i}"}}"#)),
+    ] {
+        assert_eq!(denial(Chat, &list(64, key, quote)), None, "{key}");
+        let too_many = Some(Denial::FieldInvalid { field });
+        assert_eq!(denial(Chat, &list(65, key, quote)), too_many, "{key}");
+        assert_eq!(denial(Chat, &list(200_000, key, quote)), too_many, "{key}");
+    }
+    // One name many times is one name; functions are the caller's own.
+    assert_eq!(
+        denial(Chat, &list(10_000, "models", |_| "\"m\"".to_owned())),
+        None
+    );
+    let functions = list(10_000, "tools", |i| {
+        format!(r#"{{"type":"function","name":"f{i}"}}"#)
+    });
+    assert_eq!(denial(Chat, &functions), None);
 }
 
 #[test]

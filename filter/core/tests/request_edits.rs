@@ -11,10 +11,12 @@ use almoner_core::{
 };
 
 fn edited(endpoint: Endpoint, text: &str, edits: &[Edit]) -> String {
-    let facts = body::read(endpoint, text.as_bytes()).unwrap();
-    match apply(&facts, edits) {
-        Some(bytes) => String::from_utf8(bytes).unwrap(),
-        None => text.to_owned(),
+    match body::read(endpoint, text.as_bytes()) {
+        Ok(facts) => match apply(&facts, edits) {
+            Some(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            None => text.to_owned(),
+        },
+        Err(denial) => format!("{denial:?}"),
     }
 }
 

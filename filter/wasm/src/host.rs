@@ -177,11 +177,6 @@ pub(crate) fn configuration() -> Option<Bytes> {
         .flatten()
 }
 
-/// Calls one of Envoy's foreign functions.
-pub(crate) fn foreign(name: &str, argument: &[u8]) -> Result<(), Status> {
-    hostcalls::call_foreign_function(name, Some(argument)).map(|_| ())
-}
-
 /// Sets filter state: `wasm.<name>`.
 pub(crate) fn set_state(name: &str, value: &[u8]) -> Result<(), Status> {
     hostcalls::set_property(vec![name], Some(value))

@@ -17,7 +17,6 @@ use proxy_wasm::{
 
 use crate::{
     host::{self, SharedData},
-    record,
     stream::Stream,
     worker::{Live, Worker},
 };
@@ -50,7 +49,6 @@ impl Root {
         }
         let ledger = Ledger::new(&config.namespace, config.ledger_budgets());
         create_missing(&ledger)?;
-        record::declare().map_err(|status| format!("can't declare the record: {status:?}"))?;
         host::tick_every(TICK).map_err(|status| format!("can't set the tick: {status:?}"))?;
         let bell = format!(
             "almoner/{}/wake-{}",

@@ -7,6 +7,7 @@
 mod depth;
 mod keys;
 mod schema;
+mod value;
 mod walk;
 
 use std::{borrow::Cow, ops::Range};
@@ -17,13 +18,10 @@ use crate::{
     units::Tokens,
 };
 
-/// JSON's white space (RFC 8259, section 2).
-const SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
-
 /// What a JSON body says that a policy, a budget or the credential depends on.
 #[derive(Debug)]
 pub struct BodyFacts<'a> {
-    /// Every model that any field names, the `model` field's first; may repeat.
+    /// Every model that any field names, the `model` field's first.
     pub models: Vec<Cow<'a, str>>,
     /// Whether the answer is to be a stream.
     pub stream: bool,
@@ -90,7 +88,7 @@ impl Object {
         let rest = text.get(start..).unwrap_or_default();
         Self {
             start,
-            is_empty: rest.trim_start_matches(SPACE).starts_with('}'),
+            is_empty: rest.trim_ascii_start().starts_with('}'),
         }
     }
 }
@@ -147,7 +145,7 @@ pub fn read(endpoint: Endpoint, body: &[u8]) -> Result<BodyFacts<'_>, Denial> {
     if text.starts_with('\u{feff}') {
         return Err(Denial::BodyNotUtf8);
     }
-    match text.trim_start_matches(SPACE).as_bytes().first() {
+    match text.trim_ascii_start().as_bytes().first() {
         None => return Err(Denial::BodyMissing),
         Some(b'{') => depth::check(text)?,
         Some(_) => return Err(Denial::BodyNotObject),

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt, ops::Range};
 
 use serde::{
-    Deserialize, Deserializer,
+    Deserializer,
     de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
@@ -13,6 +13,7 @@ use super::{
     keys::{self, Keys},
     limit_fields,
     schema::{self, Level, Rule},
+    value::{Prompts, Text, count, flag, parse, string, strings},
 };
 use crate::{
     api::{Endpoint, State},
@@ -117,8 +118,8 @@ impl<'de> Visitor<'de> for Node<'_, 'de> {
                 None => map.next_value::<IgnoredAny>().map(drop)?,
             }
         }
-        walk.close(level, seen);
-        Ok(())
+        walk.close(level, seen)
+            .or_else(|denial| walk.give_up(denial))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
@@ -133,15 +134,16 @@ impl<'de> Visitor<'de> for Node<'_, 'de> {
         Ok(())
     }
 
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<(), E> {
-        self.walk.text(self.level, text, || Cow::Borrowed(text));
-        Ok(())
+    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<(), E> {
+        let taken = self.walk.text(self.level, text, || Cow::Borrowed(text));
+        taken.or_else(|denial| self.walk.give_up(denial))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        self.walk
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
+        let taken = self
+            .walk
             .text(self.level, text, || Cow::Owned(text.to_owned()));
-        Ok(())
+        taken.or_else(|denial| self.walk.give_up(denial))
     }
 
     fn visit_unit<E>(self) -> Result<(), E> {
@@ -189,7 +191,11 @@ impl<'a> Walk<'a> {
         let facts = &mut self.facts;
         match rule {
             Rule::Background => facts.background = flag(raw, "background")? == Some(true),
-            Rule::Betas => facts.betas.extend(strings(raw, "betas")?),
+            Rule::Betas => {
+                for beta in strings(raw, "betas")? {
+                    add(&mut facts.betas, beta, "betas")?;
+                }
+            }
             Rule::Blob => seen.blob_bytes = seen.blob_bytes.saturating_add(raw.len() as u64),
             Rule::Choices(field) => {
                 self.choices = self.choices.max(count(raw, field)?.unwrap_or_default());
@@ -207,14 +213,17 @@ impl<'a> Walk<'a> {
             }
             Rule::Kind => seen.kind = string(raw, "type")?,
             Rule::Limit(field) => self.limit(field, raw, place)?,
-            Rule::MainModel | Rule::Model => {
-                let model = string(raw, "model")?;
-                let at = if rule == Rule::MainModel {
-                    0
-                } else {
-                    facts.models.len()
-                };
-                model.into_iter().for_each(|model| self.model(at, model));
+            Rule::MainModel => {
+                if let Some(model) = string(raw, "model")? {
+                    facts.models.retain(|other| *other != model);
+                    facts.models.insert(0, model.clone());
+                    self.model(model)?;
+                }
+            }
+            Rule::Model => {
+                if let Some(model) = string(raw, "model")? {
+                    self.model(model)?;
+                }
             }
             Rule::Payload => {
                 seen.has_payload |= raw != "null";
@@ -222,7 +231,11 @@ impl<'a> Walk<'a> {
             }
             Rule::Prompt => self.prompt(raw)?,
             Rule::Secret(field) if raw != "null" => return Err(Denial::SecretInBody { field }),
-            Rule::Speed => facts.speeds.extend(string(raw, "speed")?),
+            Rule::Speed => {
+                if let Some(speed) = string(raw, "speed")? {
+                    add(&mut facts.speeds, speed, "speed")?;
+                }
+            }
             Rule::State(state) if !matches!(raw, "null" | "[]") => self.state(state),
             Rule::Store => {
                 facts.places.store = Some(place);
@@ -233,7 +246,7 @@ impl<'a> Walk<'a> {
             Rule::Stream => facts.stream = flag(raw, "stream")? == Some(true),
             Rule::StreamOptions => self.stream_options(raw, place)?,
             Rule::Tier => facts.service_tier = string(raw, "service_tier")?,
-            Rule::Tool(name) if raw != "null" => self.tool(Cow::Borrowed(name)),
+            Rule::Tool(name) if raw != "null" => self.tool(Cow::Borrowed(name))?,
             Rule::Secret(_) | Rule::State(_) | Rule::Tool(_) => {}
         }
         Ok(())
@@ -251,12 +264,17 @@ impl<'a> Walk<'a> {
     }
 
     /// Takes a string that stands where an object of the level could.
-    fn text(&mut self, level: Level, text: &str, own: impl FnOnce() -> Cow<'a, str>) {
+    fn text(
+        &mut self,
+        level: Level,
+        text: &str,
+        own: impl FnOnce() -> Cow<'a, str>,
+    ) -> Result<(), Denial> {
         match level {
             Level::Container => self.state(State::Container),
-            Level::Fallback => self.model(self.facts.models.len(), own()),
+            Level::Fallback => self.model(own())?,
             Level::Source => self.blob(text.len() as u64),
-            Level::Tool => self.tool(own()),
+            Level::Tool => self.tool(own())?,
             Level::Content
             | Level::DataSource
             | Level::Metadata
@@ -267,10 +285,11 @@ impl<'a> Walk<'a> {
             | Level::StreamOptions
             | Level::Top => {}
         }
+        Ok(())
     }
 
     /// Takes what a complete object has shown.
-    fn close(&mut self, level: Level, seen: Seen<'a>) {
+    fn close(&mut self, level: Level, seen: Seen<'a>) -> Result<(), Denial> {
         let kind = seen.kind.as_deref();
         match level {
             Level::Content => {
@@ -288,13 +307,13 @@ impl<'a> Walk<'a> {
                     self.blob(seen.blob_bytes);
                 }
             }
-            Level::DataSource => self.tool(Cow::Borrowed("data_sources")),
-            Level::Server => self.tool(Cow::Borrowed("mcp")),
+            Level::DataSource => self.tool(Cow::Borrowed("data_sources"))?,
+            Level::Server => self.tool(Cow::Borrowed("mcp"))?,
             Level::Source if kind == Some("text") => {}
             Level::Source => self.blob(seen.blob_bytes),
             Level::Tool => {
                 if let Some(kind) = seen.kind.filter(|kind| !schema::is_run_by_caller(kind)) {
-                    self.tool(kind);
+                    self.tool(kind)?;
                 }
             }
             Level::Container
@@ -306,6 +325,7 @@ impl<'a> Walk<'a> {
             | Level::StreamOptions
             | Level::Top => {}
         }
+        Ok(())
     }
 
     fn blob(&mut self, bytes: u64) {
@@ -331,11 +351,11 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn model(&mut self, at: usize, model: Cow<'a, str>) {
+    fn model(&mut self, model: Cow<'a, str>) -> Result<(), Denial> {
         if model.starts_with("ft:") {
             self.state(State::FineTunedModel);
         }
-        self.facts.models.insert(at, model);
+        add(&mut self.facts.models, model, "model")
     }
 
     /// Where in the body `raw`, a part of it, stands.
@@ -380,65 +400,27 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn tool(&mut self, tool: Cow<'a, str>) {
-        if !self.facts.tools.contains(&tool) {
-            self.facts.tools.push(tool);
-        }
+    fn tool(&mut self, kind: Cow<'a, str>) -> Result<(), Denial> {
+        add(&mut self.facts.tools, kind, "tools")
     }
 }
 
-/// A string, borrowed where it has no escapes.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+/// How many models, tools, speeds or beta flags one body may name. More is an attack on whoever
+/// compares them with the policy.
+const MAX_NAMES: usize = 64;
 
-/// How many prompts an array holds: strings or arrays of tokens; tokens alone are one.
-struct Prompts(u64);
-
-impl<'de> Deserialize<'de> for Prompts {
-    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        struct Count;
-
-        impl<'de> Visitor<'de> for Count {
-            type Value = Prompts;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Prompts, A::Error> {
-                let mut count: u64 = 0;
-                while let Some(prompt) = seq.next_element::<&RawValue>()? {
-                    if prompt.get().starts_with(['"', '[']) {
-                        count = count.saturating_add(1);
-                    }
-                }
-                Ok(Prompts(count))
-            }
-        }
-
-        json.deserialize_seq(Count)
+/// Adds a name to a list that has each once.
+fn add<'a>(
+    names: &mut Vec<Cow<'a, str>>,
+    name: Cow<'a, str>,
+    field: &'static str,
+) -> Result<(), Denial> {
+    if names.contains(&name) {
+        return Ok(());
     }
-}
-
-fn parse<'a, T: Deserialize<'a>>(raw: &'a str, field: &'static str) -> Result<T, Denial> {
-    serde_json::from_str(raw).map_err(|_| Denial::FieldInvalid { field })
-}
-
-/// `true`, `false`, or nothing where it is `null`.
-fn flag(raw: &str, field: &'static str) -> Result<Option<bool>, Denial> {
-    parse(raw, field)
-}
-
-/// A whole number that every parser holds exactly, written without fraction and exponent.
-fn count(raw: &str, field: &'static str) -> Result<Option<u64>, Denial> {
-    Ok(parse::<Option<u32>>(raw, field)?.map(u64::from))
-}
-
-fn string<'a>(raw: &'a str, field: &'static str) -> Result<Option<Cow<'a, str>>, Denial> {
-    Ok(parse::<Option<Text<'a>>>(raw, field)?.map(|Text(text)| text))
-}
-
-fn strings<'a>(raw: &'a str, field: &'static str) -> Result<Vec<Cow<'a, str>>, Denial> {
-    let texts = parse::<Option<Vec<Text<'a>>>>(raw, field)?.unwrap_or_default();
-    Ok(texts.into_iter().map(|Text(text)| text).collect())
+    if names.len() >= MAX_NAMES {
+        return Err(Denial::FieldInvalid { field });
+    }
+    names.push(name);
+    Ok(())
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Exchange, HeaderEdits, Host, Sent, State, request::Pairs};
+use super::{
+    Exchange, HeaderEdits, Host, Sent, State,
+    request::{Pairs, leads_to},
+};
 use crate::{
     attributes::{Attributes, number},
     head::headers::{self, Fate},
@@ -12,7 +15,7 @@ use crate::{
         More, UsageEvent,
     },
     record::{Reached, Record},
-    refusal::ProviderFault,
+    refusal::{OperatorFault, ProviderFault},
     reply::Reply,
     reservation::{Amounts, Store},
     usage::Usage,
@@ -54,6 +57,12 @@ impl Exchange {
         let State::Sent(sent) = std::mem::replace(&mut self.state, State::Over) else {
             return AnswerStep::Refuse(self.out_of_order(host));
         };
+        if !leads_to(&sent.provider, host.attributes) {
+            // The first look was at the caller's headers; Envoy looked for a route again after
+            // ours. Too late for this credential, in time for the operator to see it.
+            self.state = State::Sent(sent);
+            return AnswerStep::Refuse(self.refuse(OperatorFault::WrongCluster, host));
+        }
         let header = |name: &[u8]| {
             pairs
                 .iter()

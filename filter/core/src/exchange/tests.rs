@@ -37,7 +37,9 @@ impl Bench {
         let document = json!({
             "identity": { "sources": [{ "mtls": { "trust_domains": ["prod.example"] } }] },
             "providers": { "openai": { "api": "openai", "match": { "path_prefix": "/openai" },
-                "clusters": ["openai"] } },
+                "clusters": ["openai"] },
+                "anthropic": { "api": "anthropic", "match": { "path_prefix": "/anthropic" },
+                "clusters": ["anthropic"] } },
             "broker": { "cluster": "broker" },
             "budgets": { "tokens": { "unit": "tokens", "limit": 3000, "window": "1m" } },
             "policies": [{ "name": "bot", "subjects": ["spiffe://prod.example/**"],
@@ -250,7 +252,7 @@ fn goes_from_head_to_record() {
         ("almoner.subject", "Text(\"spiffe://prod.example/a\")"),
         ("almoner.policy", "Text(\"bot\")"),
         ("almoner.credential_id", "Text(\"c1\")"),
-        ("gen_ai.usage.input_tokens", "Number(9.0)"),
+        ("gen_ai.usage.input_tokens", "Number(9)"),
         ("gen_ai.response.model", "Text(\"gpt-4o-mini-2024\")"),
         ("almoner.usage.completeness", "Text(\"complete\")"),
         ("almoner.ended", "Text(\"complete\")"),
@@ -313,6 +315,45 @@ fn a_route_to_another_cluster_is_refused() {
         (reply.status, header(&reply, "almoner-reason")),
         (502, Some("wrong_cluster"))
     );
+}
+
+#[test]
+fn a_route_that_changed_on_the_way_up_is_noticed_and_charged() {
+    let mut bench = Bench::new();
+    let mut exchange = bench.sent(BODY);
+    bench.attributes.set("xds.cluster_name", "anthropic");
+    let step = bench.answer(&mut exchange, "200", "application/json");
+    let AnswerStep::Refuse(reply) = step else {
+        panic!("it passed")
+    };
+    assert_eq!(header(&reply, "almoner-reason"), Some("wrong_cluster"));
+    let record = exchange.on_end(&bench.host());
+    let mut critical = 0;
+    record.counts(|name, n| {
+        if name == "almoner_critical;reason=wrong_cluster" {
+            critical += n;
+        }
+    });
+    assert_eq!(critical, 1);
+    assert!(bench.spent() > 1000);
+}
+
+#[test]
+fn a_head_that_cannot_be_read_is_refused_in_the_shape_of_its_path() {
+    for (path, place_of_type) in [
+        ("/openai/v1/chat/completions", "/error/type"),
+        ("/anthropic/v1/messages", "/type"),
+    ] {
+        let mut exchange = Exchange::default();
+        let bad = [(":path", path), ("content-encoding", "gzip")];
+        let HeadStep::Refuse(reply) = Bench::new().head(&mut exchange, &bad) else {
+            panic!("accepted")
+        };
+        assert_eq!(reply.status, 415);
+        let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        assert!(body.pointer(place_of_type).is_some(), "{path}");
+        assert_eq!(body.get("type").is_some(), place_of_type == "/type");
+    }
 }
 
 #[test]
