@@ -48,6 +48,11 @@ class Scene:
     def bot(self) -> Certificate:
         return self.stand.certificate(BOT)
 
+    def unverified_certificates(self) -> int:
+        """How many handshakes Envoy ended because it could not verify the caller."""
+        counters = self.gateway.stats("listener").items()
+        return sum(value for name, value in counters if name.endswith("ssl.fail_verify_error"))
+
     def records(self) -> list[dict]:
         """All records so far."""
         return [line["record"]["value"] for line in self.gateway.lines() if line["record"]]
