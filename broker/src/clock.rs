@@ -6,7 +6,7 @@ use almoner_core::units::{Timestamp, millis};
 
 /// The time now. A clock that stands before 1970 gives zero, where no token is valid yet.
 #[must_use]
-pub fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     #[expect(
         clippy::disallowed_methods,
         reason = "the clock is read here and nowhere else"
@@ -20,7 +20,7 @@ pub fn now() -> Timestamp {
 
 /// `time` in RFC 3339, for people and for logs.
 #[must_use]
-pub fn rfc3339(time: Timestamp) -> String {
+pub(crate) fn rfc3339(time: Timestamp) -> String {
     i64::try_from(time.0)
         .ok()
         .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok())

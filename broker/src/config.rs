@@ -167,7 +167,7 @@ impl Default for Limits {
         Self {
             connections: 1024,
             exchanges: 256,
-            exchanges_per_second: 200,
+            exchanges_per_second: 1000,
             body_bytes: 64 * 1024,
             timeout: Duration::from_secs(10),
             connection_age: Duration::from_secs(600),

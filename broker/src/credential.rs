@@ -228,6 +228,17 @@ b: {key: sk-b, kind: bearer, expires: '2027-01-02T03:04:05Z'}",
     }
 
     #[test]
+    fn the_shipped_example_has_the_right_shape() {
+        let text = include_str!("../credentials.example.yaml");
+        let value = document::parse(Path::new("example"), text).expect("YAML");
+        let entries: BTreeMap<String, Written> = serde_json::from_value(value).expect("entries");
+        assert!(!entries.is_empty());
+        for (provider, entry) in entries {
+            assert!(expiry(&entry.expires).is_some(), "{provider}");
+        }
+    }
+
+    #[test]
     fn refuses_without_quoting_a_value() {
         for text in [
             "openai: sk-planted",

@@ -40,16 +40,23 @@ pub enum DocumentError {
     },
 }
 
+/// Reads the text of the file at `path`.
+///
+/// # Errors
+/// [`DocumentError::Read`].
+pub fn read_text(path: &Path) -> Result<String, DocumentError> {
+    fs::read_to_string(path).map_err(|source| DocumentError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
 /// Reads the file at `path` as YAML, of which JSON is a part.
 ///
 /// # Errors
 /// [`DocumentError::Read`] and [`DocumentError::Syntax`].
 pub fn read(path: &Path) -> Result<Value, DocumentError> {
-    let text = fs::read_to_string(path).map_err(|source| DocumentError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    parse(path, &text)
+    parse(path, &read_text(path)?)
 }
 
 /// Reads `text`, which came from `path`, as YAML.
@@ -57,12 +64,29 @@ pub fn read(path: &Path) -> Result<Value, DocumentError> {
 /// # Errors
 /// [`DocumentError::Syntax`]. It never quotes the text: a line of it may be a secret.
 pub fn parse(path: &Path, text: &str) -> Result<Value, DocumentError> {
-    // YAML 1.2: `NO` is a country, not a boolean.
-    let options = serde_saphyr::options! { strict_booleans: true };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| DocumentError::Syntax {
+    serde_saphyr::from_str_with_options(text, options()).map_err(|e| syntax(path, &e))
+}
+
+/// Reads all YAML documents of the file at `path`.
+///
+/// # Errors
+/// [`DocumentError::Read`] and [`DocumentError::Syntax`].
+pub fn read_all(path: &Path) -> Result<Vec<Value>, DocumentError> {
+    let text = read_text(path)?;
+    serde_saphyr::from_multiple_with_options(&text, options()).map_err(|e| syntax(path, &e))
+}
+
+/// YAML 1.2: `NO` is a country, not a boolean.
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! { strict_booleans: true }
+}
+
+fn syntax(path: &Path, error: &serde_saphyr::Error) -> DocumentError {
+    let reason = error.without_snippet().to_string();
+    DocumentError::Syntax {
         path: path.to_owned(),
-        reason: error.without_snippet().to_string(),
-    })
+        reason,
+    }
 }
 
 /// Gives the document that was read from `path` its type.

@@ -4,12 +4,14 @@
 //! policy document is read by `almoner-core`, here as in the plugin. The modules stand in the order
 //! in which an exchange goes through them; each uses only what stands above it.
 
-pub mod clock;
+mod clock;
+mod secret_file;
+
 pub mod document;
-pub mod secret_file;
 
 pub mod config;
-pub mod metrics;
+
+mod metrics;
 
 mod audit;
 mod credential;

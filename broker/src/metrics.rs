@@ -5,24 +5,24 @@ use prometheus::{
 };
 
 /// The broker's metrics. Labels come from the configuration or from closed lists, never from a request.
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     /// Exchanges by `outcome`: `issued`, or the reason of a refusal.
-    pub exchanges: IntCounterVec,
+    pub(crate) exchanges: IntCounterVec,
     /// How long an exchange took, in seconds.
-    pub exchange_seconds: Histogram,
+    pub(crate) exchange_seconds: Histogram,
     /// Fetches of an issuer's keys, by `issuer` and `outcome`.
-    pub jwks_refreshes: IntCounterVec,
+    pub(crate) jwks_refreshes: IntCounterVec,
     /// When a provider's credential expires, in Unix seconds, by `provider`.
-    pub credential_expiry: GaugeVec,
+    pub(crate) credential_expiry: GaugeVec,
     /// Audit events that could not be written: each is an exchange refused.
-    pub audit_failures: IntCounter,
+    pub(crate) audit_failures: IntCounter,
     /// Connections on the token listener.
-    pub connections: Gauge,
+    pub(crate) connections: Gauge,
     /// TLS handshakes that failed.
-    pub handshake_failures: IntCounter,
+    pub(crate) handshake_failures: IntCounter,
     /// Exchanges whose Envoy decides by another policy document than this broker.
-    pub policy_differs: IntCounter,
+    pub(crate) policy_differs: IntCounter,
 }
 
 impl Metrics {
@@ -30,7 +30,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Where two metrics have one name: a mistake of this file.
-    pub fn new() -> Result<Self, prometheus::Error> {
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new_custom(Some("almoner_broker".to_owned()), None)?;
         let metrics = Self {
             exchanges: IntCounterVec::new(
@@ -91,7 +91,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Where a metric can't be written as text.
-    pub fn render(&self) -> Result<String, prometheus::Error> {
+    pub(crate) fn render(&self) -> Result<String, prometheus::Error> {
         prometheus::TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }

@@ -1,12 +1,16 @@
 //! The policy document: takes its file, gives what the core makes of it and what the core says.
 
-use std::path::{Path, PathBuf};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
 
 use almoner_core::{
     config::{Config, ConfigError, Policy, Source},
     grant,
     subject::SubjectId,
 };
+use serde::de::IgnoredAny;
 use thiserror::Error;
 
 use crate::document::{self, DocumentError};
@@ -36,16 +40,20 @@ pub(crate) struct Policies {
 impl Policies {
     /// Reads the document at `path`, as the plugin reads it.
     pub(crate) fn read(path: &Path) -> Result<Self, PolicyError> {
-        Self::from_value(path, &document::read(path)?)
+        Self::parse(path, &document::read_text(path)?)
     }
 
-    /// Takes a document that came from `path`.
-    pub(crate) fn from_value(path: &Path, value: &serde_json::Value) -> Result<Self, PolicyError> {
-        let config =
-            Config::parse(value.to_string().as_bytes()).map_err(|source| PolicyError::Refused {
-                path: path.to_owned(),
-                source,
-            })?;
+    /// Reads a document that came from `path`. JSON goes to the core as it is, so that what the
+    /// core refuses in it (a key that stands twice) is refused here too.
+    pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, PolicyError> {
+        let json = match serde_json::from_str::<IgnoredAny>(text) {
+            Ok(_) => Cow::Borrowed(text),
+            Err(_) => Cow::Owned(document::parse(path, text)?.to_string()),
+        };
+        let config = Config::parse(json.as_bytes()).map_err(|source| PolicyError::Refused {
+            path: path.to_owned(),
+            source,
+        })?;
         Ok(Self {
             digest: config.digest.short(),
             config,
@@ -82,5 +90,48 @@ impl Policies {
             Source::Mtls { .. } | Source::Proxy { .. } => None,
         });
         claim.unwrap_or("sub")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = r#"{
+        "identity": { "sources": [{ "jwt": { "slots": ["authorization"], "audience": "llm",
+                                             "subject": "azp" } }] },
+        "providers": { "openai": { "api": "openai", "match": { "path_prefix": "/o" },
+                                   "clusters": ["o"] } },
+        "broker": { "cluster": "broker" },
+        "policies": [{ "name": "a", "owner": "\ud83d\ude00", "subjects": ["jwt:https://i|*"],
+            "allow": [{ "providers": ["openai"], "endpoints": ["chat"], "models": ["*"] }] }]
+    }"#;
+
+    fn parse(text: &str) -> Result<Policies, String> {
+        Policies::parse(Path::new("p"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn json_and_yaml_of_one_meaning_have_one_digest() {
+        let json = parse(DOCUMENT).expect("accepted");
+        // The same without JSON's escape of a character, which YAML lacks.
+        let yaml = parse(
+            &DOCUMENT
+                .replace("\\ud83d\\ude00", "😀")
+                .replace("\"azp\"", "azp"),
+        );
+        assert_eq!(yaml.expect("accepted").digest(), json.digest());
+        assert_eq!(json.subject_claim(), "azp");
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_refused_in_json_as_in_yaml() {
+        let twice = DOCUMENT.replace("\"name\": \"a\"", "\"name\": \"a\", \"name\": \"a\"");
+        let refused = parse(&twice).err().expect("refused");
+        assert!(refused.contains("name"), "{refused}");
+        let refused = parse(&twice.replace("\"azp\"", "azp"))
+            .err()
+            .expect("refused");
+        assert!(refused.contains("duplicate"), "{refused}");
     }
 }

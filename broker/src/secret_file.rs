@@ -48,7 +48,7 @@ const MAX_BYTES: u64 = 1024 * 1024;
 /// # Errors
 /// [`SecretFileError`]; the permissions are those of the open file, so that nobody can swap it
 /// between check and use.
-pub fn read(path: &Path) -> Result<Zeroizing<String>, SecretFileError> {
+pub(crate) fn read(path: &Path) -> Result<Zeroizing<String>, SecretFileError> {
     let failed = |source| SecretFileError::Read {
         path: path.to_owned(),
         source,

@@ -27,11 +27,6 @@ mod program {
                 path.extension()
                     .is_some_and(|extension| extension == "yaml")
             })
-            .filter(|path| {
-                fs::read_to_string(path)
-                    .expect("text")
-                    .contains("static_resources:")
-            })
             .collect()
     }
 
@@ -50,7 +45,16 @@ fn every_shipped_envoy_configuration_passes() {
         let output = check(&["--envoy", file.to_str().expect("a path")]);
         let out = text(&output.stdout);
         assert_eq!(output.status.code(), Some(0), "{}\n{out}", file.display());
-        assert_eq!(out, "0 errors, 0 warnings\n", "{}", file.display());
+        let whole = fs::read_to_string(&file)
+            .expect("text")
+            .contains("\nstatic_resources:");
+        // Of patches it is said that they are not everything.
+        let last = if whole {
+            "0 errors, 0 warnings\n"
+        } else {
+            "0 errors, 1 warnings\n"
+        };
+        assert!(out.ends_with(last), "{}\n{out}", file.display());
     }
 }
 
@@ -58,8 +62,10 @@ fn every_shipped_envoy_configuration_passes() {
 fn a_finding_is_a_line_and_exit_code_1() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("gateway.yaml");
-    let shipped = shipped().into_iter().next().expect("a file");
-    let broken = fs::read_to_string(shipped)
+    let gateway = shipped()
+        .into_iter()
+        .find(|path| path.ends_with("gateway.yaml"));
+    let broken = fs::read_to_string(gateway.expect("a file"))
         .expect("text")
         .replace("normalize_path: true", "");
     fs::write(&path, broken).expect("written");

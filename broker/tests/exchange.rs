@@ -5,7 +5,7 @@ mod support;
 
 use serde_json::json;
 use support::{
-    ANTHROPIC_KEY, BOT, GATEWAY, OPENAI_KEY, SIDECAR, Stand,
+    ANTHROPIC_KEY, BOT, FORM, GATEWAY, OPENAI_KEY, SIDECAR, Stand, encode,
     issuer::{claims, now},
     pki,
 };
@@ -351,14 +351,7 @@ async fn bad_requests_are_answered_as_rfc_6749_says() {
     let stand = Stand::start().await;
     let gateway = stand.identity(GATEWAY);
     let token = stand.issuer.token("support-bot");
-    let form = |extra: &str| {
-        let pairs = Stand::with_token(&token, "openai");
-        let form = form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(pairs)
-            .finish();
-        form + extra
-    };
-    const FORM: &str = "application/x-www-form-urlencoded";
+    let form = |extra: &str| encode(&Stand::with_token(&token, "openai")) + extra;
     for (content_type, body, status, error) in [
         (FORM, String::new(), 400, "invalid_request"),
         (FORM, form("&audience=openai"), 400, "invalid_request"),

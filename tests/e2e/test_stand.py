@@ -111,9 +111,8 @@ def test_the_access_log_has_a_line_without_the_query(stand, gateway):
     path = "/openai/v1/chat/completions?key=sk-in-the-query"
     answer = stand.workload(gateway).chat("query", path=path)
     line = gateway.line(answer)
-    assert (line["path"], line["status"]) == ("/v1/chat/completions", 200)
-    assert (line["listener"], line["route"]) == ("mtls", "openai")
-    assert line["record"] is None
+    assert (line["listener"], line["route"], line["status"]) == ("mtls", "openai", 200)
+    assert line["record"] == {}
     assert "sk-in-the-query" not in gateway.access_log.read_text()
 
 

@@ -5,6 +5,7 @@
     gateway = stand.envoy(broker=broker.port)
 """
 
+import contextlib
 import copy
 import dataclasses
 import http.server
@@ -39,6 +40,8 @@ class Broker(Process):
         command = [paths.broker(), "serve", "--config", file, "--ready-file", ready]
         super().__init__(name, command, directory)
         self.await_ready(ready.exists)
+        self._pages = directory / f"{name}-pages.txt"
+        self._audit = pathlib.Path(configuration["audit"])
         bound = json.loads(ready.read_text())
         self.port, self._admin = (int(bound[name].rsplit(":", 1)[1]) for name in ("token", "admin"))
 
@@ -46,6 +49,17 @@ class Broker(Process):
         url = f"http://127.0.0.1:{self._admin}/metrics"
         with urllib.request.urlopen(url, timeout=10) as answer:
             return answer.read().decode()
+
+    def events(self) -> list[dict]:
+        """The audit trail so far."""
+        lines = self._audit.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def stop(self, seconds: float = 10) -> int:
+        """Keeps its metrics, then ends it."""
+        if self.running() and hasattr(self, "_admin"):
+            self._pages.write_text(self.metrics())
+        return super().stop(seconds)
 
 
 def configuration(stand, policy: dict, **changes) -> dict:
@@ -105,39 +119,41 @@ class Reply:
     body: bytes = b""
     delay: float = 0
     content_type: str = "application/json"
+    headers: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     hang_up: bool = False
     """No answer: the connection is closed."""
 
 
 class ScriptedBroker:
     """An mTLS token endpoint. `respond` gets each request's form and gives a `Reply`;
-    by default a lease as the real broker would give one. `forms` is what was asked, in order."""
+    by default a lease as the real broker would give one. `scripts` has other answers for some
+    subjects. `forms` is what was asked, in order."""
 
     def __init__(self, stand, expires_in: int = 300):
         self.stand = stand
         self.expires_in = expires_in
         self.respond: Callable[[dict], Reply] = self.lease
+        self.scripts: dict[str, Callable[[dict], Reply]] = {}
         self.forms: list[dict[str, str]] = []
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        certificate = stand.broker_certificate
-        context.load_cert_chain(certificate.cert, certificate.key)
-        context.load_verify_locations(stand.envoys.ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.set_alpn_protocols(["http/1.1"])
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
-        self._server.context = context
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
+        self.port = 0
+        self._start()
+
+    def answer(self, form: dict[str, str]) -> Reply:
+        self.forms.append(form)
+        return self.scripts.get(self.subject(form), self.respond)(form)
+
+    def asked(self, subject: str) -> list[dict[str, str]]:
+        """What was asked for one subject, in order."""
+        return [form for form in self.forms if self.subject(form) == subject]
 
     def lease(self, form: dict[str, str], **changes) -> Reply:
         """A good answer; `changes` replace its fields."""
         provider = form["audience"]
-        keys = {"openai": self.stand.openai_key, "anthropic": self.stand.anthropic_key}
+        anthropic = provider == "anthropic"
         answer = {
-            "access_token": keys[provider],
+            "access_token": self.stand.anthropic_key if anthropic else self.stand.openai_key,
             "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
-            "token_type": "Bearer" if provider == "openai" else "N_A",
+            "token_type": "N_A" if anthropic else "Bearer",
             "expires_in": self.expires_in,
             "subject": self.subject(form),
             "credential_id": f"{provider}/scripted",
@@ -157,15 +173,50 @@ class ScriptedBroker:
         return f"jwt:{claims['iss']}|{claims['sub']}"
 
     def stop(self):
-        """Nobody listens any more."""
+        """Nobody listens any more, and open connections are cut."""
         self._server.shutdown()
         self._server.server_close()
+        self._server.cut()
         self._thread.join()
+
+    @contextlib.contextmanager
+    def down(self, *, silent: bool = False):
+        """Meanwhile connections are refused, or (`silent`) accepted and never served."""
+        self.stop()
+        with socket.socket() as listener:
+            if silent:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind(("127.0.0.1", self.port))
+                listener.listen()
+            yield
+        self._start()
+
+    def _start(self):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate = self.stand.broker_certificate
+        context.load_cert_chain(certificate.cert, certificate.key)
+        context.load_verify_locations(self.stand.envoys.ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.set_alpn_protocols(["http/1.1"])
+        self._server = _Server(("127.0.0.1", self.port), _handler(self))
+        self._server.context = context
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
 
 
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     context: ssl.SSLContext
+
+    def __init__(self, *arguments):
+        self._open: set[socket.socket] = set()
+        super().__init__(*arguments)
+
+    def cut(self):
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def finish_request(self, request, client_address):
         # The handshake belongs to the connection's thread, not to the one that accepts.
@@ -174,11 +225,11 @@ class _Server(http.server.ThreadingHTTPServer):
             request = self.context.wrap_socket(request, server_side=True)
         except (OSError, ssl.SSLError):
             return
+        self._open.add(request)
         super().finish_request(request, client_address)
-        try:
+        self._open.discard(request)
+        with contextlib.suppress(OSError):
             request.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
 
     def handle_error(self, request, client_address):
         """A caller that went away is not this server's error."""
@@ -194,8 +245,7 @@ def _handler(broker: ScriptedBroker):
         def do_POST(self):  # noqa: N802
             length = int(self.headers.get("content-length", 0))
             form = dict(urllib.parse.parse_qsl(self.rfile.read(length).decode()))
-            broker.forms.append(form)
-            reply = broker.respond(form)
+            reply = broker.answer(form)
             time.sleep(reply.delay)
             if reply.hang_up:
                 self.close_connection = True
@@ -203,6 +253,8 @@ def _handler(broker: ScriptedBroker):
             self.send_response(reply.status)
             self.send_header("content-type", reply.content_type)
             self.send_header("content-length", str(len(reply.body)))
+            for name, value in reply.headers:
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(reply.body)
 

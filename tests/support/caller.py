@@ -10,6 +10,7 @@
 
 import collections
 import dataclasses
+import datetime
 import http.client
 import json
 import pathlib
@@ -17,6 +18,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import h2.config
 import h2.connection
@@ -28,6 +30,11 @@ from .identity import Certificate
 SECONDS = 20
 CHAT = "/openai/v1/chat/completions"
 MESSAGES = "/anthropic/v1/messages"
+ANTHROPIC_VERSION = ("anthropic-version", "2023-06-01")
+
+
+# Where all that callers receive is kept, to be searched for secrets when the run is over.
+transcript: BinaryIO | None = None
 
 
 class Reset(Exception):
@@ -45,6 +52,8 @@ class Answer:
     """False where it was cut off."""
     source: str
     """The caller's address, as Envoy's access log has it."""
+    began: str
+    """When the caller connected, in the same form as there."""
 
     def header(self, name: str) -> str | None:
         values = [value for key, value in self.headers if key == name]
@@ -70,6 +79,8 @@ class Caller:
     slot: str = "authorization"
     protocol: str = "http/1.1"
     host: str = "almoner.prod.example"
+    subject: str | None = None
+    """Its SPIFFE ID, where it has a certificate."""
 
     def chat(self, text: str = "Hello", *, path=CHAT, headers=(), **fields) -> Answer:
         """An OpenAI chat completion; `fields` are the body's."""
@@ -77,15 +88,18 @@ class Caller:
 
     def messages(self, text: str = "Hello", *, path=MESSAGES, headers=(), **fields) -> Answer:
         """An Anthropic message; `fields` are the body's."""
-        body = {"model": "claude-sonnet-4-5", "max_tokens": 16} | fields
-        body.setdefault("messages", [{"role": "user", "content": text}])
-        headers = [("anthropic-version", "2023-06-01"), *headers]
-        return self.request("POST", path, headers=headers, body=json.dumps(body).encode())
+        headers = [ANTHROPIC_VERSION, *headers]
+        return self.request("POST", path, headers=headers, body=_message(text, fields))
 
     def open_chat(self, text: str = "Hello", *, headers=(), **fields):
         """A streamed chat completion, live."""
         body = _chat(text, {"stream": True} | fields)
         return self.open("POST", CHAT, headers=headers, body=body)
+
+    def open_messages(self, text: str = "Hello", *, headers=(), **fields):
+        """A streamed message, live."""
+        body = _message(text, {"stream": True} | fields)
+        return self.open("POST", MESSAGES, headers=[ANTHROPIC_VERSION, *headers], body=body)
 
     def request(self, method: str, path: str, *, headers=(), body=b"", trailers=()) -> Answer:
         with self.open(method, path, headers=headers, body=body, trailers=trailers) as exchange:
@@ -101,8 +115,8 @@ class Caller:
     def raw(self, content: bytes, *, method: str = "GET") -> Answer:
         """These very bytes on a connection; reads an HTTP/1.1 answer."""
         connection = self.connect(alpn="http/1.1")
-        connection.sendall(content)
         with Http1Exchange.answered(connection, method) as exchange:
+            connection.sendall(content)
             return exchange.answer()
 
     def connect(self, alpn: str | None = None) -> socket.socket:
@@ -133,6 +147,7 @@ class Exchange:
     status: int
     headers: list[tuple[str, str]]
     source: str
+    began: str
 
     def read(self) -> bytes:
         """The next bytes of the body; empty at its end. Raises `Reset`."""
@@ -158,7 +173,9 @@ class Exchange:
         raise NotImplementedError
 
     def chunks(self) -> Iterator[bytes]:
+        _keep("".join(f"{name}: {value}\n" for name, value in self.headers).encode())
         while content := self.read():
+            _keep(content)
             yield content
 
     def events(self) -> Iterator[str]:
@@ -176,7 +193,7 @@ class Exchange:
             complete = True
         except Reset:
             complete = False
-        return Answer(self.status, self.headers, bytes(body), complete, self.source)
+        return Answer(self.status, self.headers, bytes(body), complete, self.source, self.began)
 
     def __enter__(self):
         return self
@@ -188,12 +205,13 @@ class Exchange:
 class Http1Exchange(Exchange):
     def __init__(self, connection, host, method, path, headers, body, trailers, finish):
         self._begin(connection, method)
-        self._chunked = bool(trailers) or not finish
+        announced = any(name == "content-length" for name, _ in headers)
+        self._chunked = not announced and (bool(trailers) or not finish)
         head = [f"{method} {path} HTTP/1.1", f"host: {host}"]
         head += [f"{name}: {value}" for name, value in headers]
         if self._chunked:
             head.append("transfer-encoding: chunked")
-        elif body:
+        elif body and not announced:
             head.append(f"content-length: {len(body)}")
         head = "\r\n".join(head).encode() + b"\r\n\r\n"
         if not self._chunked:
@@ -206,18 +224,19 @@ class Http1Exchange(Exchange):
 
     @classmethod
     def answered(cls, connection, method):
-        """An exchange whose request is already out."""
+        """An exchange whose request goes out by other hands."""
         exchange = cls.__new__(cls)
         exchange._begin(connection, method)
         return exchange
 
     def _begin(self, connection, method):
         self._connection, self._response, self._method = connection, None, method
-        self.source = _source(connection)
+        self.source, self.began = _source(connection)
 
     def send(self, content: bytes):
-        if content:
-            self._write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
+        if content and self._chunked:
+            content = f"{len(content):x}\r\n".encode() + content + b"\r\n"
+        self._write(content)
 
     def finish(self, trailers=()):
         lines = [f"{name}: {value}\r\n" for name, value in trailers]
@@ -269,7 +288,7 @@ class Http1Exchange(Exchange):
 class Http2Exchange(Exchange):
     def __init__(self, connection, host, method, path, headers, body, trailers, finish):
         self._connection = connection
-        self.source = _source(connection)
+        self.source, self.began = _source(connection)
         config = h2.config.H2Configuration(
             client_side=True,
             header_encoding="utf-8",
@@ -378,13 +397,26 @@ class Http2Exchange(Exchange):
             self._cut()
 
 
-def _source(connection: socket.socket) -> str:
+def _keep(content: bytes):
+    if transcript:
+        transcript.write(content + b"\n")
+
+
+def _source(connection: socket.socket) -> tuple[str, str]:
+    """Where a connection that was just made comes from, and when it was."""
     host, port = connection.getsockname()[:2]
-    return f"{host}:{port}"
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    return f"{host}:{port}", now.replace("+00:00", "Z")
 
 
 def _chat(text: str, fields: dict) -> bytes:
     body = {"model": "gpt-4o-mini"} | fields
+    body.setdefault("messages", [{"role": "user", "content": text}])
+    return json.dumps(body).encode()
+
+
+def _message(text: str, fields: dict) -> bytes:
+    body = {"model": "claude-sonnet-4-5", "max_tokens": 16} | fields
     body.setdefault("messages", [{"role": "user", "content": text}])
     return json.dumps(body).encode()
 

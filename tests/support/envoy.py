@@ -9,6 +9,7 @@ the parsed value, so what is tested is what users get.
         running.port("mtls"), running.lines(), running.stats()
 """
 
+import collections
 import json
 import os
 import pathlib
@@ -25,6 +26,11 @@ from .process import Process, eventually
 PLACEHOLDER = "/etc/almoner/"
 SYSTEM_TRUST = "/etc/ssl/certs/ca-certificates.crt"
 ACCESS_LOG = "/dev/stdout"
+# What Envoy tells about itself to who reaches its admin port.
+ADMIN = ["/config_dump?include_eds", "/stats", "/stats/prometheus", "/clusters", "/listeners"]
+ADMIN += ["/server_info", "/certs", "/init_dump", "/memory", "/runtime"]
+# The end of the name of the file where that is kept when it stops.
+PAGES = "-pages.txt"
 # Nothing listens there: who asks for a cluster that a test did not provide is refused.
 NOBODY = 1
 
@@ -125,6 +131,7 @@ class Envoy(Process):
         directory.mkdir(parents=True, exist_ok=True)
         self.access_log = directory / f"{name}-access.log"
         self.access_log.touch()
+        self._pages = directory / f"{name}{PAGES}"
         for manager in http_managers(configuration):
             for log in manager.get("access_log", []):
                 if log["typed_config"]["path"] in (ACCESS_LOG, str(self.access_log)):
@@ -138,6 +145,7 @@ class Envoy(Process):
         command += ["--disable-hot-restart", "--file-flush-interval-msec", 20]
         command += ["--drain-time-s", 1, "--parent-shutdown-time-s", 2]
         super().__init__(name, command, directory)
+        self.admin_address = ""
         self.admin_address = self.await_ready(lambda: admin.exists() and admin.read_text().strip())
         self.await_ready(self._live)
         self._ports = {
@@ -159,6 +167,12 @@ class Envoy(Process):
         found = json.loads(self.admin(path))["stats"]
         return {stat["name"]: stat["value"] for stat in found if "name" in stat}
 
+    def counters(self) -> collections.Counter:
+        """The plugin's: `after - before` is what was counted between."""
+        found = self.stats("wasmcustom.almoner_")
+        counts = {name.removeprefix("wasmcustom."): value for name, value in found.items()}
+        return collections.Counter(counts)
+
     def prometheus(self) -> str:
         """All stats, with their labels."""
         return self.admin("/stats/prometheus")
@@ -172,16 +186,31 @@ class Envoy(Process):
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def line(self, answer) -> dict:
-        """The access log's line of an exchange: a caller has a connection, so a port, for each."""
+        """The access log's line of an exchange. A caller has a connection for each, so a port: the
+        last one that had it, since ports come back."""
 
         def one():
-            return next((line for line in self.lines() if line["source"] == answer.source), None)
+            lines = (line for line in reversed(self.lines()) if line["source"] == answer.source)
+            return next((line for line in lines if line["time"] >= answer.began), None)
 
         return eventually(one, what=f"an access log line of {answer.source}")
 
     def record(self, answer) -> dict:
         """The record that the plugin left of an exchange."""
-        return self.line(answer)["record"]["value"]
+        return self.line(answer)["record"]
+
+    def pages(self) -> str:
+        """All that the admin port tells."""
+        return "".join(self.admin(path) for path in ADMIN)
+
+    def stop(self, seconds: float = 10) -> int:
+        """Keeps what its admin port tells, then ends it."""
+        try:
+            self._pages.write_text(self.pages() if self.running() else "")
+        except OSError:
+            # Not ready yet, or hanging: it tells nothing.
+            pass
+        return super().stop(seconds)
 
     def await_lines(self, count: int, such: Callable[[dict], bool] = lambda _: True) -> list[dict]:
         """Awaits `count` lines (`such` that) and gives all of these."""

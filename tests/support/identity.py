@@ -68,10 +68,11 @@ def self_signed(stem: str, directory: pathlib.Path, *, uri: str) -> Certificate:
 
 
 class Issuer:
-    """An issuer of JWTs, with one ES256 key."""
+    """An issuer of JWTs, with one ES256 key. `minted` is every token that it ever signed."""
 
     def __init__(self, url: str = "https://issuer.prod.example", key_id: str = "key-1"):
         self.url = url
+        self.minted: list[str] = []
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._key_id = key_id
 
@@ -87,7 +88,9 @@ class Issuer:
         if expires_in is not None:
             usual["exp"] = now + int(expires_in)
         payload = {name: value for name, value in (usual | claims).items() if value is not None}
-        return jwt.encode(payload, self._key, "ES256", headers={"kid": self._key_id})
+        token = jwt.encode(payload, self._key, "ES256", headers={"kid": self._key_id})
+        self.minted.append(token)
+        return token
 
     def unsigned(self, subject: str) -> str:
         """`alg: none`."""

@@ -12,7 +12,7 @@ import pathlib
 import secrets
 from collections.abc import Callable
 
-from . import broker, envoy, paths
+from . import broker, envoy, paths, redaction
 from .caller import Caller
 from .envoy import Envoy
 from .identity import Authority, Certificate, Issuer
@@ -22,6 +22,7 @@ TRUST_DOMAIN = "prod.example"
 BOT = f"spiffe://{TRUST_DOMAIN}/ns/support/sa/bot"
 TOKEN_SUBJECT = "support-bot"
 GATEWAY = f"spiffe://{TRUST_DOMAIN}/ns/almoner/sa/gateway"
+SIDECAR = f"spiffe://{TRUST_DOMAIN}/ns/support/sa/support-bot"
 BROKER_NAME = "broker.almoner.internal"
 
 
@@ -45,8 +46,9 @@ class Stand:
         self.issuer = Issuer()
         (directory / "jwks.json").write_text(self.issuer.jwks())
 
-        self.openai_key = f"sk-proj-{secrets.token_hex(16)}"
-        self.anthropic_key = f"sk-ant-{secrets.token_hex(16)}"
+        self._planted: list[str] = []
+        self.openai_key = self.plant("sk-proj-")
+        self.anthropic_key = self.plant("sk-ant-")
         certificate = self.providers.issue(
             "provider", dns=("api.openai.com", "api.anthropic.com", "localhost")
         )
@@ -114,7 +116,8 @@ class Stand:
     def workload(self, gateway: Envoy, *, spiffe_id: str = BOT, **how) -> Caller:
         """A caller with a certificate."""
         certificate = self.certificate(spiffe_id)
-        return Caller(gateway.port("mtls"), self.servers.ca, certificate=certificate, **how)
+        how = {"subject": spiffe_id, "certificate": certificate} | how
+        return Caller(gateway.port("mtls"), self.servers.ca, **how)
 
     def token_holder(self, gateway: Envoy, *, token: str | None = None, **how) -> Caller:
         """A caller with a token: a good one in the authorization header, unless told."""
@@ -124,6 +127,36 @@ class Stand:
     def certificate(self, spiffe_id: str) -> Certificate:
         stem = spiffe_id.removeprefix("spiffe://").replace("/", "_")
         return self.callers.issue(stem, uri=spiffe_id)
+
+    def plant(self, prefix: str = "sk-proj-") -> str:
+        """A new secret, which must then be found in nothing that is written."""
+        self._planted.append(prefix + secrets.token_hex(16))
+        return self._planted[-1]
+
+    def secrets(self) -> dict[str, str]:
+        """Every secret of this stand: planted ones, tokens, private keys."""
+        named = {f"planted key {n}": key for n, key in enumerate(self._planted)}
+        named |= {f"token {n}": token for n, token in enumerate(self.issuer.minted)}
+        for path in self.directory.rglob("*.key"):
+            named[path.name] = "".join(path.read_text().splitlines()[1:-1])
+        return named
+
+    def leaks(self) -> list[str]:
+        """Which secret stands in what, of all that processes and tests have written.
+
+        What an Envoy tells repeats its configuration, so a secret that a test itself put there is
+        no leak of the plugin's.
+        """
+        secrets, found, things = self.secrets(), [], []
+        for name, content in redaction.written(self):
+            owner = self.run / (name.removesuffix(envoy.PAGES) + ".json")
+            given = owner.read_text() if name.endswith(envoy.PAGES) and owner.exists() else ""
+            others = {what: secret for what, secret in secrets.items() if secret not in given}
+            if others == secrets:
+                things.append((name, content))
+            else:
+                found += redaction.leaks(others, [(name, content)])
+        return found + redaction.leaks(secrets, things)
 
     def close(self):
         while self._processes:

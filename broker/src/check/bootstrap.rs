@@ -4,7 +4,7 @@
 use almoner_core::config::{Config, Provider};
 use serde_json::Value;
 
-use super::node::Node;
+use super::{node::Node, patches::Patched};
 
 const HTTP_CONNECTION_MANAGER: &str = "HttpConnectionManager";
 const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
@@ -15,6 +15,8 @@ pub(super) struct Bootstrap<'a> {
     /// Each HTTP connection manager with the plugin.
     pub(super) servers: Vec<Server<'a>>,
     pub(super) clusters: Vec<Node<'a>>,
+    /// Where patches were put into an empty bootstrap: those that could not be.
+    pub(super) unapplied: Option<&'a [String]>,
 }
 
 /// An HTTP connection manager that runs the plugin.
@@ -59,12 +61,24 @@ impl<'a> Bootstrap<'a> {
             root,
             servers,
             clusters,
+            unapplied: None,
+        }
+    }
+
+    /// What patches alone make of a bootstrap.
+    pub(super) fn patched(patched: &'a Patched) -> Self {
+        let bootstrap = Self::new(Node::root(&patched.bootstrap));
+        Self {
+            unapplied: Some(&patched.unapplied),
+            ..bootstrap
         }
     }
 
     /// The policy document in the first plugin's configuration.
-    pub(super) fn embedded_policy(&self) -> Option<Value> {
-        self.servers.iter().find_map(Server::embedded_policy)
+    pub(super) fn embedded_policy(&self) -> Option<&'a str> {
+        self.servers
+            .iter()
+            .find_map(|server| server.embedded_policy().text())
     }
 
     pub(super) fn cluster(&self, name: &str) -> Option<&Node<'a>> {
@@ -95,8 +109,8 @@ impl<'a> Server<'a> {
         self.plugin.down(&["typed_config", "config"])
     }
 
-    /// The policy document in the plugin's configuration, if it is JSON.
-    pub(super) fn embedded_policy(&self) -> Option<Value> {
+    /// The policy document in the plugin's configuration.
+    pub(super) fn embedded_policy(&self) -> Node<'a> {
         embedded_policy(&self.plugin)
     }
 
@@ -185,13 +199,14 @@ fn is_plugin(filter: &Node<'_>) -> bool {
     }
     let config = filter.down(&["typed_config", "config"]);
     let named = |node: Node<'_>| node.text().is_some_and(|name| name.contains("almoner"));
-    let document = embedded_policy(filter);
+    let document = embedded_policy(filter)
+        .text()
+        .and_then(|text| serde_json::from_str(text).ok());
     named(filter.at("name"))
         || named(config.at("name"))
-        || document.is_some_and(|value| value.get("policies").is_some())
+        || document.is_some_and(|document: Value| document.get("policies").is_some())
 }
 
-fn embedded_policy(filter: &Node<'_>) -> Option<Value> {
-    let value = filter.down(&["typed_config", "config", "configuration", "value"]);
-    serde_json::from_str(value.text()?).ok()
+fn embedded_policy<'a>(filter: &Node<'a>) -> Node<'a> {
+    filter.down(&["typed_config", "config", "configuration", "value"])
 }

@@ -5,7 +5,7 @@ use super::{World, bootstrap::Server, finding::Findings, node::Node};
 
 /// Envoy's own limit, where none is set.
 const DEFAULT_BUFFER: u64 = 1024 * 1024;
-const RECORD: &str = "FILTER_STATE(wasm.rec:TYPED)";
+const RECORD: &str = "FILTER_STATE(wasm.rec:PLAIN)";
 
 /// A body of the policy's limit fits into what Envoy holds.
 pub(super) fn buffer_limit(world: &World<'_>, findings: &mut Findings<'_>) {
@@ -72,7 +72,7 @@ pub(super) fn record(world: &World<'_>, findings: &mut Findings<'_>) {
         if !written {
             findings.error(
                 &logs,
-                format!("a log without a filter, with `%{RECORD}%` in its `json_format`"),
+                format!("a log without a filter, with `%{RECORD}%` in its `text_format_source`"),
                 "without it nothing tells who used what",
             );
         }
@@ -102,6 +102,20 @@ pub(super) fn admin(world: &World<'_>, findings: &mut Findings<'_>) {
 /// Says what this check can't see.
 pub(super) fn unseen(world: &World<'_>, findings: &mut Findings<'_>) {
     const ADVICE: &str = "this check sees what stands in the file: check what is delivered as well";
+    const PATCHES: &str = "the listener's TLS, routes and providers' clusters are the control plane's: \
+                           not checked";
+    if let Some(unapplied) = world.envoy.unapplied {
+        let place = world.envoy.root.clone();
+        findings.warning(&place, "a whole bootstrap", "patches of one", PATCHES);
+        for patch in unapplied {
+            findings.warning(
+                &place,
+                "a patch that this check can apply",
+                patch.as_str(),
+                ADVICE,
+            );
+        }
+    }
     let dynamic = world.envoy.root.at("dynamic_resources");
     if dynamic.holds_any() {
         findings.warning(&dynamic, "none", "a map", ADVICE);

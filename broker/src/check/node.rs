@@ -97,7 +97,11 @@ impl<'a> Node<'a> {
     }
 
     pub(super) fn path(&self) -> &str {
-        &self.path
+        if self.path.is_empty() {
+            "."
+        } else {
+            &self.path
+        }
     }
 
     pub(super) const fn is_there(&self) -> bool {

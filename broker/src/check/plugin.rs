@@ -1,13 +1,12 @@
 //! The plugin itself: that it runs, holds, comes back after a trap, and can't be switched off.
 
 use almoner_core::config::Config;
-use serde_json::Value;
 
 use super::{World, finding::Findings};
 
 /// What the plugin may use of its host, exactly: one too few and it does not load, one too many is
 /// a power that it does not need.
-pub(super) const CAPABILITIES: [&str; 50] = [
+pub(super) const CAPABILITIES: [&str; 49] = [
     "proxy_add_header_map_value",
     "proxy_call_foreign_function",
     "proxy_close_stream",
@@ -46,7 +45,6 @@ pub(super) const CAPABILITIES: [&str; 50] = [
     "proxy_on_response_trailers",
     "proxy_on_tick",
     "proxy_on_vm_start",
-    "proxy_record_metric",
     "proxy_register_shared_queue",
     "proxy_remove_header_map_value",
     "proxy_replace_header_map_value",
@@ -76,29 +74,23 @@ pub(super) fn present(world: &World<'_>, findings: &mut Findings<'_>) {
 /// The plugin decides by the document that was checked.
 pub(super) fn same_policy(world: &World<'_>, findings: &mut Findings<'_>) {
     for server in &world.envoy.servers {
-        let place = server.plugin_config().down(&["configuration", "value"]);
-        let Some(embedded) = server.embedded_policy() else {
-            findings.error(
+        let place = server.embedded_policy();
+        match Config::parse(place.text().unwrap_or_default().as_bytes()) {
+            Err(error) => findings.error_found(
                 &place,
                 "the policy document as JSON",
+                error.to_string(),
                 "the plugin does not load",
-            );
-            continue;
-        };
-        if !is_same(world.policy, &embedded) {
-            findings.error_found(
+            ),
+            Ok(embedded) if embedded.digest != world.policy.digest => findings.error_found(
                 &place,
                 "the policy document that is being checked",
                 "another one",
                 "filter and broker must decide by one document",
-            );
+            ),
+            Ok(_) => {}
         }
     }
-}
-
-fn is_same(policy: &Config, embedded: &Value) -> bool {
-    Config::parse(embedded.to_string().as_bytes())
-        .is_ok_and(|embedded| embedded.digest == policy.digest)
 }
 
 /// A request is held until it is judged.

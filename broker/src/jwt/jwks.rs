@@ -155,3 +155,136 @@ fn fits(key: &Jwk, algorithm: Algorithm) -> bool {
         .is_none_or(|only| only == KeyAlgorithm::from(algorithm));
     family.is_ok_and(|family| family == algorithm.family()) && for_signatures && verifies && alone
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_000_000_000);
+
+    fn after(span: Duration) -> Timestamp {
+        NOW.after(span)
+    }
+
+    /// A point of P-256 in name only: no signature is verified here.
+    fn ec(kid: &str, more: &Value) -> Value {
+        let half = "A".repeat(43);
+        let mut key = json!({ "kty": "EC", "crv": "P-256", "kid": kid, "x": half, "y": half });
+        let fields = key.as_object_mut().expect("an object");
+        fields.extend(more.as_object().cloned().unwrap_or_default());
+        key
+    }
+
+    fn show(path: &Path, keys: &[Value]) {
+        fs::write(path, json!({ "keys": keys }).to_string()).expect("written");
+    }
+
+    fn key_set(path: &Path) -> KeySet {
+        let issuer = json!({ "issuer": "i", "audiences": ["a"], "jwks_file": path });
+        let issuer = serde_json::from_value(issuer).expect("an issuer");
+        let metrics = Arc::new(Metrics::new().expect("metrics"));
+        KeySet::new(&issuer, metrics).expect("a key set")
+    }
+
+    async fn find(keys: &KeySet, kid: &str, now: Timestamp) -> &'static str {
+        match keys.find(Some(kid), Algorithm::ES256, now).await {
+            Found::Key(_) => "key",
+            Found::Nothing => "nothing",
+            Found::Unavailable => "unavailable",
+        }
+    }
+
+    #[tokio::test]
+    async fn a_rotated_key_is_found_and_its_predecessor_is_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("jwks.json");
+        show(&path, &[ec("old", &json!({}))]);
+        let keys = key_set(&path);
+        assert_eq!(find(&keys, "old", NOW).await, "key");
+        show(&path, &[ec("new", &json!({}))]);
+        assert_eq!(
+            find(&keys, "new", NOW).await,
+            "nothing",
+            "one fetch was enough for now"
+        );
+        assert_eq!(find(&keys, "new", after(MIN_PAUSE)).await, "key");
+        assert_eq!(find(&keys, "old", after(MIN_PAUSE)).await, "nothing");
+    }
+
+    #[tokio::test]
+    async fn a_withdrawn_key_is_forgotten_though_nobody_asks_for_another() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("jwks.json");
+        show(&path, &[ec("a", &json!({}))]);
+        let keys = key_set(&path);
+        assert_eq!(find(&keys, "a", NOW).await, "key");
+        show(&path, &[]);
+        assert_eq!(find(&keys, "a", after(MAX_AGE)).await, "key");
+        assert_eq!(
+            find(&keys, "a", after(MAX_AGE + Duration::from_secs(1))).await,
+            "nothing"
+        );
+    }
+
+    #[tokio::test]
+    async fn known_keys_outlast_an_issuer_that_is_down_for_an_hour() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("jwks.json");
+        let keys = key_set(&path);
+        assert_eq!(find(&keys, "a", NOW).await, "unavailable");
+        show(&path, &[ec("a", &json!({}))]);
+        assert_eq!(
+            find(&keys, "a", NOW).await,
+            "unavailable",
+            "not asked again at once"
+        );
+        let fetched = after(MIN_PAUSE);
+        assert_eq!(find(&keys, "a", fetched).await, "key");
+        fs::remove_file(&path).expect("removed");
+        assert_eq!(find(&keys, "a", fetched.after(MAX_STALE)).await, "key");
+        let later = fetched.after(MAX_STALE + Duration::from_secs(1));
+        assert_eq!(find(&keys, "a", later).await, "unavailable");
+    }
+
+    #[test]
+    fn only_a_key_that_is_meant_for_it_is_chosen() {
+        let choose = |keys: &[&Value], kid: Option<&str>, algorithm| {
+            let set: JwkSet = serde_json::from_value(json!({ "keys": keys })).expect("keys");
+            choose(&set.keys, kid, algorithm).is_some()
+        };
+        let (plain, other) = (ec("a", &json!({})), ec("b", &json!({})));
+        let (es256, es384) = (Algorithm::ES256, Algorithm::ES384);
+        assert!(choose(&[&plain], Some("a"), es256));
+        assert!(choose(&[&plain], None, es256));
+        assert!(!choose(&[&plain], Some("b"), es256));
+        assert!(!choose(&[&plain], Some("a"), Algorithm::RS256));
+        assert!(!choose(&[&plain], Some("a"), Algorithm::EdDSA));
+        assert!(
+            !choose(&[&plain, &plain], Some("a"), es256),
+            "two with one id"
+        );
+        assert!(!choose(&[&plain, &other], None, es256), "without an id");
+        for (more, algorithm, expected) in [
+            (
+                json!({ "use": "sig", "key_ops": ["verify"], "alg": "ES256" }),
+                es256,
+                true,
+            ),
+            (json!({ "use": "enc" }), es256, false),
+            (json!({ "key_ops": ["sign"] }), es256, false),
+            (json!({ "alg": "ES256" }), es384, false),
+        ] {
+            assert_eq!(
+                choose(&[&ec("a", &more)], Some("a"), algorithm),
+                expected,
+                "{more}"
+            );
+        }
+        let secret = json!({ "kty": "oct", "kid": "a", "k": "c2VjcmV0" });
+        assert!(!choose(&[&secret], Some("a"), es256));
+    }
+}

@@ -18,7 +18,7 @@ use std::{
 };
 
 use almoner_core::{subject::SubjectId, units::Timestamp};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::error;
 
 pub(crate) use self::{answer::Answer, form::MEDIA_TYPE, refusal::Refusal};
@@ -78,8 +78,8 @@ impl TokenEndpoint {
             .is_some_and(|id| self.envoys.listed(id).is_some())
     }
 
-    /// Who the peer is, if it is a listed Envoy that is within its rate. Asked before the body is
-    /// read.
+    /// Who the peer is, if it is a listed Envoy that is within its rate, and there is room. Asked
+    /// before the body is read: what is held of bodies is bounded by that room.
     pub(crate) fn admit<'a>(
         &'a self,
         peer: &'a Peer,
@@ -90,7 +90,12 @@ impl TokenEndpoint {
         if !self.rate.take(id, now) {
             return Err(Refusal::RateLimited);
         }
-        Ok(Caller { id, listed })
+        let place = self.running.try_acquire().map_err(|_| Refusal::Busy)?;
+        Ok(Caller {
+            id,
+            listed,
+            _place: place,
+        })
     }
 
     /// Exchanges what the form asks for.
@@ -101,9 +106,6 @@ impl TokenEndpoint {
         body: &[u8],
         now: Timestamp,
     ) -> Answer {
-        let Ok(_permit) = self.running.try_acquire() else {
-            return self.refuse(peer, Refusal::Busy, now).await;
-        };
         let mut trace = Trace::default();
         match self.decide(caller, body, now, &mut trace).await {
             Ok(issued) => self.issue(peer, &trace, issued, now).await,
@@ -263,8 +265,9 @@ impl TokenEndpoint {
     }
 }
 
-/// A listed Envoy that asks.
+/// A listed Envoy that asks, and its place among the exchanges that run.
 pub(crate) struct Caller<'a> {
     id: &'a SpiffeId,
     listed: &'a Listed,
+    _place: SemaphorePermit<'a>,
 }

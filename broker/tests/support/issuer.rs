@@ -22,7 +22,10 @@ use ring::{
     },
 };
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -36,6 +39,8 @@ use super::pki::{self, Authority};
 
 pub(crate) struct Issuer {
     address: SocketAddr,
+    /// Closed while no answer shall be given.
+    gate: Arc<Semaphore>,
     shown: Arc<Mutex<Shown>>,
     fetches: Arc<AtomicUsize>,
     ec: EcdsaKeyPair,
@@ -65,16 +70,18 @@ impl Issuer {
             body: Vec::new(),
         }));
         let fetches = Arc::new(AtomicUsize::new(0));
+        let gate = Arc::new(Semaphore::new(1));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
         let address = listener.local_addr().expect("an address");
-        tokio::spawn(serve(
-            listener,
-            acceptor(authority),
-            Arc::clone(&shown),
-            Arc::clone(&fetches),
-        ));
+        let answers = Answers {
+            shown: Arc::clone(&shown),
+            fetches: Arc::clone(&fetches),
+            gate: Arc::clone(&gate),
+        };
+        tokio::spawn(serve(listener, acceptor(authority), answers));
         let issuer = Self {
             address,
+            gate,
             shown,
             fetches,
             ec,
@@ -95,6 +102,18 @@ impl Issuer {
             status,
             body: body.into(),
         };
+    }
+
+    /// Gives no answer until what this returns is dropped.
+    pub(crate) async fn hold(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.gate).acquire_owned().await.expect("open")
+    }
+
+    /// Waits for a fetch of its keys to begin.
+    pub(crate) async fn fetched(&self) {
+        while self.fetches() == 0 {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// How often its keys were fetched.
@@ -200,28 +219,33 @@ fn acceptor(authority: &Authority) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config))
 }
 
-async fn serve(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
+#[derive(Clone)]
+struct Answers {
     shown: Arc<Mutex<Shown>>,
     fetches: Arc<AtomicUsize>,
-) {
+    gate: Arc<Semaphore>,
+}
+
+impl Answers {
+    async fn give(self) -> Result<Response<Full<Bytes>>, hyper::http::Error> {
+        self.fetches.fetch_add(1, Ordering::SeqCst);
+        let _open = self.gate.acquire().await;
+        let shown = self.shown.lock().expect("unpoisoned");
+        Response::builder()
+            .status(shown.status)
+            .header("location", "/keys")
+            .body(Full::new(Bytes::from(shown.body.clone())))
+    }
+}
+
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor, answers: Answers) {
     while let Ok((stream, _)) = listener.accept().await {
-        let (acceptor, shown, fetches) =
-            (acceptor.clone(), Arc::clone(&shown), Arc::clone(&fetches));
+        let (acceptor, answers) = (acceptor.clone(), answers.clone());
         tokio::spawn(async move {
             let Ok(session) = acceptor.accept(stream).await else {
                 return;
             };
-            let answer = service_fn(|_| {
-                fetches.fetch_add(1, Ordering::SeqCst);
-                let shown = shown.lock().expect("unpoisoned");
-                let response = Response::builder()
-                    .status(shown.status)
-                    .header("location", "/keys")
-                    .body(Full::new(Bytes::from(shown.body.clone())));
-                async move { response }
-            });
+            let answer = service_fn(|_| answers.clone().give());
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(session), answer)
                 .await;

@@ -20,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use self::{
     issuer::Issuer,
@@ -32,6 +33,7 @@ pub(crate) const BOT: &str = "spiffe://prod.example/ns/support/sa/bot";
 pub(crate) const OPENAI_KEY: &str = "sk-planted-openai";
 pub(crate) const ANTHROPIC_KEY: &str = "sk-ant-planted";
 
+pub(crate) const FORM: &str = "application/x-www-form-urlencoded";
 pub(crate) const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 pub(crate) const SPIFFE_ID: &str = "urn:almoner:params:oauth:token-type:spiffe-id";
 
@@ -91,11 +93,7 @@ impl Stand {
         identity: Option<&Identity>,
         form: &[(&str, &str)],
     ) -> std::io::Result<Answer> {
-        let body = form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(form)
-            .finish();
-        self.post(identity, "application/x-www-form-urlencoded", body)
-            .await
+        post(self.connect(identity).await?, FORM, encode(form)).await
     }
 
     /// Posts a body over a connection of this identity.
@@ -105,46 +103,20 @@ impl Stand {
         content_type: &str,
         body: impl Into<Bytes>,
     ) -> std::io::Result<Answer> {
-        let request = Request::post("/token")
-            .header(header::HOST, "broker")
-            .header(header::CONTENT_TYPE, content_type)
-            .body(Full::new(body.into()))
-            .expect("a request");
-        self.send(identity, request).await
+        post(self.connect(identity).await?, content_type, body).await
     }
 
-    /// Sends a request over a connection of this identity.
-    pub(crate) async fn send(
+    /// A TLS session of this identity.
+    pub(crate) async fn connect(
         &self,
         identity: Option<&Identity>,
-        request: Request<Full<Bytes>>,
-    ) -> std::io::Result<Answer> {
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.running.bound().token).await?;
         let name = "localhost".try_into().expect("a name");
-        let session = self
-            .authority
+        self.authority
             .connector(identity)
             .connect(name, stream)
-            .await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(session))
             .await
-            .map_err(std::io::Error::other)?;
-        tokio::spawn(connection);
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(std::io::Error::other)?;
-        let (parts, body) = response.into_parts();
-        let body = body
-            .collect()
-            .await
-            .map_err(std::io::Error::other)?
-            .to_bytes();
-        Ok(Answer {
-            status: parts.status.as_u16(),
-            headers: parts.headers,
-            json: serde_json::from_slice(&body).unwrap_or(Value::Null),
-        })
     }
 
     /// Reads a page of the admin listener.
@@ -181,6 +153,45 @@ fn form<'a>(token: &'a str, kind: &'a str, provider: &'a str) -> Vec<(&'a str, &
         ("subject_token_type", kind),
         ("audience", provider),
     ]
+}
+
+/// A form as it is sent.
+pub(crate) fn encode(form: &[(&str, &str)]) -> String {
+    form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(form)
+        .finish()
+}
+
+/// Posts a body over a TLS session, by HTTP/1.1.
+pub(crate) async fn post(
+    session: TlsStream<TcpStream>,
+    content_type: &str,
+    body: impl Into<Bytes>,
+) -> std::io::Result<Answer> {
+    let request = Request::post("/token")
+        .header(header::HOST, "broker")
+        .header(header::CONTENT_TYPE, content_type)
+        .body(Full::new(body.into()))
+        .expect("a request");
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(session))
+        .await
+        .map_err(std::io::Error::other)?;
+    tokio::spawn(connection);
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(std::io::Error::other)?;
+    let (parts, body) = response.into_parts();
+    let body = body
+        .collect()
+        .await
+        .map_err(std::io::Error::other)?
+        .to_bytes();
+    Ok(Answer {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        json: serde_json::from_slice(&body).unwrap_or(Value::Null),
+    })
 }
 
 /// Reads a page over plaintext HTTP.

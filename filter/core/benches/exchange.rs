@@ -1,9 +1,7 @@
 //! The whole exchange, from head to record, with a held lease and budgets in memory; and the same
 //! refused at the head.
 
-use std::{
-    cell::RefCell, collections::BTreeMap, hint::black_box, num::NonZeroU32, time::Duration,
-};
+use std::{cell::RefCell, collections::BTreeMap, hint::black_box, num::NonZeroU32, time::Duration};
 
 use almoner_core::{
     attributes::Attributes,
@@ -102,7 +100,12 @@ impl Worker {
         for (key, value) in ledger.layout() {
             memory.0.borrow_mut().insert(key, (value, NonZeroU32::MIN));
         }
-        Some(Self { config, ledger, memory, leases: RefCell::new(Leases::new(100)) })
+        Some(Self {
+            config,
+            ledger,
+            memory,
+            leases: RefCell::new(Leases::new(100)),
+        })
     }
 
     fn host(&self) -> Host<'_, Envoy, Memory> {
@@ -131,7 +134,9 @@ impl Worker {
                 expires: NOW.after(Duration::from_mins(10)),
             });
             let lease = lease.unwrap_or_else(|| unreachable!());
-            self.leases.borrow_mut().complete(&fetch.key, Ok(lease), NOW);
+            self.leases
+                .borrow_mut()
+                .complete(&fetch.key, Ok(lease), NOW);
             let step = exchange.on_lease(&self.leases.borrow(), &host);
             assert!(matches!(step, LeaseStep::Send(_)));
         }
@@ -149,7 +154,9 @@ impl Worker {
 }
 
 fn define(criterion: &mut Criterion) {
-    let Some(worker) = Worker::new() else { unreachable!("the policy above is read") };
+    let Some(worker) = Worker::new() else {
+        unreachable!("the policy above is read")
+    };
     let body = format!(
         r#"{{"model":"gpt-4o-mini","messages":[{{"role":"user","content":"{}"}}]}}"#,
         "Which of your breads keep for three days? ".repeat(10)
@@ -168,7 +175,13 @@ fn define(criterion: &mut Criterion) {
     });
     let elsewhere: Vec<(&[u8], &[u8])> = HEADERS
         .iter()
-        .map(|(name, value)| if *name == b":path" { (*name, &b"/x"[..]) } else { (*name, *value) })
+        .map(|(name, value)| {
+            if *name == b":path" {
+                (*name, &b"/x"[..])
+            } else {
+                (*name, *value)
+            }
+        })
         .collect();
     criterion.bench_function("exchange/refused", |bencher| {
         bencher.iter(|| {

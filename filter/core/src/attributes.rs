@@ -22,7 +22,8 @@ pub(crate) fn flag(attributes: &impl Attributes, path: &[&str]) -> bool {
 }
 
 /// The attribute as an unsigned number; absent, negative and malformed are `None`.
-pub(crate) fn number(attributes: &impl Attributes, path: &[&str]) -> Option<u64> {
+#[must_use]
+pub fn number(attributes: &impl Attributes, path: &[&str]) -> Option<u64> {
     let value = attributes.attribute(path)?;
     let number = i64::from_le_bytes(value.as_slice().try_into().ok()?);
     u64::try_from(number).ok()

@@ -69,9 +69,15 @@ impl Edit {
     }
 }
 
-fn include_usage(facts: &BodyFacts<'_>) -> Option<Change> {
+/// Whether [`Edit::IncludeUsage`] changes this request: it would get no usage event by itself.
+#[must_use]
+pub fn lacks_usage_event(facts: &BodyFacts<'_>) -> bool {
     let has_field = matches!(facts.endpoint, Endpoint::Chat | Endpoint::Completions);
-    if !has_field || !facts.stream || facts.usage_asked {
+    has_field && facts.stream && !facts.usage_asked
+}
+
+fn include_usage(facts: &BodyFacts<'_>) -> Option<Change> {
+    if !lacks_usage_event(facts) {
         return None;
     }
     let options = || r#"{"include_usage":true}"#.to_owned();
@@ -139,4 +145,27 @@ fn spliced(text: &str, splices: &[Splice]) -> Vec<u8> {
     }
     body.extend_from_slice(text.get(kept..).unwrap_or_default().as_bytes());
     body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::body;
+
+    #[test]
+    fn only_a_chat_stream_that_did_not_ask_lacks_a_usage_event() {
+        for (endpoint, body, expected) in [
+            (Endpoint::Chat, r#"{"model":"m","stream":true}"#, true),
+            (Endpoint::Chat, r#"{"model":"m"}"#, false),
+            (
+                Endpoint::Chat,
+                r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#,
+                false,
+            ),
+            (Endpoint::Messages, r#"{"model":"m","stream":true}"#, false),
+        ] {
+            let facts = body::read(endpoint, body.as_bytes()).unwrap();
+            assert_eq!(lacks_usage_event(&facts), expected, "{endpoint:?} {body}");
+        }
+    }
 }

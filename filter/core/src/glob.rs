@@ -47,44 +47,51 @@ impl Glob {
 
     /// Whether the whole of `name` matches.
     ///
-    /// Time is at most the product of both lengths: the reachable positions of the pattern are
-    /// carried along the name, so no choice of name makes it backtrack.
+    /// Time is polynomial in the lengths, whatever they hold: of each kind of star only the last one
+    /// that was passed is ever tried again.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
-        let prefix = self.text.split('*').next().unwrap_or("");
-        if prefix.len() == self.text.len() {
-            return name == self.text;
-        }
-        if !name.starts_with(prefix) {
-            return false;
-        }
-        let width = self.parts.len().saturating_add(1);
-        let mut reached = vec![false; width];
-        if let Some(first) = reached.first_mut() {
-            *first = true;
-        }
-        self.skip_stars(&mut reached);
-        let mut next = vec![false; width];
-        for &byte in name.as_bytes() {
-            next.fill(false);
-            for (at, part) in self.parts.iter().enumerate() {
-                if !reached.get(at).copied().unwrap_or(false) {
+        let name = name.as_bytes();
+        let (mut part, mut at) = (0usize, 0usize);
+        let mut segment_star: Option<(usize, usize)> = None;
+        let mut path_star: Option<(usize, usize)> = None;
+        loop {
+            match (self.parts.get(part), name.get(at)) {
+                (Some(Part::Path), _) => {
+                    path_star = Some((part, at));
+                    segment_star = None;
+                    part = part.saturating_add(1);
                     continue;
                 }
-                let target = match part {
-                    Part::Literal(literal) if *literal == byte => at.saturating_add(1),
-                    Part::Path => at,
-                    Part::Segment if !ends_segment(byte) => at,
-                    Part::Literal(_) | Part::Segment => continue,
-                };
-                if let Some(slot) = next.get_mut(target) {
-                    *slot = true;
+                (Some(Part::Segment), _) => {
+                    segment_star = Some((part, at));
+                    part = part.saturating_add(1);
+                    continue;
                 }
+                (Some(Part::Literal(literal)), Some(byte)) if literal == byte => {
+                    part = part.saturating_add(1);
+                    at = at.saturating_add(1);
+                    continue;
+                }
+                (None, None) => return true,
+                (None | Some(Part::Literal(_)), _) => {}
             }
-            self.skip_stars(&mut next);
-            std::mem::swap(&mut reached, &mut next);
+            // The nearest star takes one byte more, if it may.
+            let longer = |star: (usize, usize)| (star.0, star.1.saturating_add(1));
+            let next = match (segment_star, path_star) {
+                (Some(star), _) if name.get(star.1).is_some_and(|b| !ends_segment(*b)) => {
+                    segment_star = Some(longer(star));
+                    longer(star)
+                }
+                (_, Some(star)) if star.1 < name.len() => {
+                    segment_star = None;
+                    path_star = Some(longer(star));
+                    longer(star)
+                }
+                _ => return false,
+            };
+            (part, at) = (next.0.saturating_add(1), next.1);
         }
-        reached.last().copied().unwrap_or(false)
     }
 
     /// Whether every name that `other` matches is certainly matched by this pattern. A `false`
@@ -96,19 +103,6 @@ impl Glob {
         }
         let crosses = other.parts.contains(&Part::Path);
         (!crosses || self.parts.contains(&Part::Path)) && self.matches(&other.text)
-    }
-
-    /// A star may stand for nothing: whoever reached it has reached what follows, too.
-    fn skip_stars(&self, reached: &mut [bool]) {
-        for (at, part) in self.parts.iter().enumerate() {
-            let here = reached.get(at).copied().unwrap_or(false);
-            if here
-                && !matches!(part, Part::Literal(_))
-                && let Some(slot) = reached.get_mut(at.saturating_add(1))
-            {
-                *slot = true;
-            }
-        }
     }
 }
 
@@ -138,6 +132,12 @@ mod tests {
             ("a*b*c", "aXbYbZc", true),
             ("a*b*c", "aXbYbZ", false),
             ("***", "a/b", true),
+            ("**/a/*", "x/y/a/z/a/b", true),
+            ("**a*b", "xa/yb/zaqb", true),
+            ("**a*b", "xa/yb/zaq/b", false),
+            ("*/**c", "a/b/c", true),
+            ("*:x**", "a:b:x", false),
+            ("**:x**", "a:b:x", true),
             ("", "", true),
             ("", "a", false),
         ] {

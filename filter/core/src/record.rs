@@ -3,12 +3,14 @@
 //! Names are those of OpenTelemetry's semantic conventions for generative AI where there is one,
 //! and `almoner.*` otherwise. Nothing in a record is a secret.
 
+use std::fmt::{self, Write as _};
+
 use crate::{
     api::{Api, Endpoint},
     denial::Denial,
     lease::Dropped,
     meter::{End, Metered},
-    refusal::Refusal,
+    refusal::{OperatorFault, Refusal},
     reservation::Amounts,
     secret::CredentialId,
     settlement::Settlement,
@@ -23,6 +25,8 @@ pub struct Record {
     pub policy_digest: String,
     /// Envoy's `x-request-id`.
     pub request_id: String,
+    /// The method, and the path as the caller sent it, without the query: a place where keys are put.
+    pub asked: Option<(String, String)>,
     /// When it began.
     pub began: Timestamp,
     /// Who called.
@@ -105,14 +109,40 @@ impl Outcome {
 }
 
 /// A field's value.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Value {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value<'a> {
     /// Several texts.
-    List(Vec<String>),
-    /// A number; beyond 2^53 it is rounded.
-    Number(f64),
+    List(&'a [String]),
+    /// A count.
+    Number(u64),
     /// A text.
-    Text(String),
+    Text(&'a str),
+}
+
+impl Value<'_> {
+    /// Writes it as JSON.
+    fn write(&self, to: &mut String) {
+        match self {
+            Self::List(texts) => {
+                to.push('[');
+                for (at, text) in texts.iter().enumerate() {
+                    if at > 0 {
+                        to.push(',');
+                    }
+                    Value::Text(text).write(to);
+                }
+                to.push(']');
+            }
+            Self::Number(number) => {
+                // Writing to a string does not fail.
+                let _ = write!(to, "{number}");
+            }
+            Self::Text(text) => match serde_json::to_string(text) {
+                Ok(json) => to.push_str(&json),
+                Err(_) => to.push_str("null"),
+            },
+        }
+    }
 }
 
 impl Record {
@@ -134,8 +164,8 @@ impl Record {
 
     /// The record as a flat object: names and values, in a fixed order, without what is unknown.
     #[must_use]
-    pub fn fields(&self) -> Vec<(&'static str, Value)> {
-        let mut fields = Fields(Vec::with_capacity(32));
+    pub fn fields(&self) -> Vec<(&'static str, Value<'_>)> {
+        let mut fields = Fields(Vec::with_capacity(40));
         fields.text("almoner.outcome", self.outcome().name());
         fields.text("almoner.policy_digest", &self.policy_digest);
         fields.text("almoner.request_id", &self.request_id);
@@ -151,9 +181,7 @@ impl Record {
         fields.maybe("gen_ai.operation.name", self.endpoint.map(Endpoint::name));
         if let Some((model, others)) = self.models.split_first() {
             fields.text("gen_ai.request.model", model);
-            if !others.is_empty() {
-                fields.list("almoner.request.other_models", others.to_vec());
-            }
+            fields.list("almoner.request.other_models", others);
         }
         if self.stream {
             fields.text("almoner.request.stream", "true");
@@ -181,6 +209,23 @@ impl Record {
         fields.0
     }
 
+    /// The record as JSON, without the braces around it: so an access log's line is JSON also where
+    /// there is no record.
+    #[must_use]
+    pub fn members(&self) -> String {
+        let mut text = String::with_capacity(1024);
+        for (name, value) in self.fields() {
+            if !text.is_empty() {
+                text.push(',');
+            }
+            text.push('"');
+            text.push_str(name);
+            text.push_str("\":");
+            value.write(&mut text);
+        }
+        text
+    }
+
     /// What this exchange adds to which counters. Names and label values are the configuration's
     /// names and closed sets alone; `;label=value` is what Envoy's `stats_tags` make labels of.
     pub fn counts(&self, mut add: impl FnMut(&str, u64)) {
@@ -189,51 +234,66 @@ impl Record {
             .as_ref()
             .map_or("none", |(name, _)| name.as_str());
         let policy = self.policy.as_deref().unwrap_or("none");
-        let labels = format!(";provider={provider};policy={policy}");
+        let who = format!(";provider={provider};policy={policy}");
+        let mut name = String::with_capacity(160);
+        let mut count = |by: u64, parts: fmt::Arguments<'_>| {
+            if by > 0 {
+                name.clear();
+                // Writing to a string does not fail.
+                let _ = name.write_fmt(parts);
+                add(&name, by);
+            }
+        };
         let outcome = self.outcome().name();
         let reason = self.refusal.map_or("none", Refusal::reason);
-        add(
-            &format!("almoner_exchanges{labels};outcome={outcome};reason={reason}"),
+        count(
             1,
+            format_args!("almoner_exchanges{who};outcome={outcome};reason={reason}"),
         );
+        if self.refusal == Some(Refusal::Operator(OperatorFault::WrongCluster)) {
+            count(1, format_args!("almoner_critical;reason=wrong_cluster"));
+        }
         if let Some(denial) = self.observed {
-            add(
-                &format!("almoner_observed{labels};reason={}", denial.reason()),
+            count(
                 1,
+                format_args!("almoner_observed{who};reason={}", denial.reason()),
             );
         }
         if self.dropped == Dropped::Yes {
-            add(&format!("almoner_leases_dropped;provider={provider}"), 1);
+            count(
+                1,
+                format_args!("almoner_leases_dropped;provider={provider}"),
+            );
         }
         if let (Some(charged), Some(metered)) = (&self.charged, &self.metered) {
             let result = metered.completeness.name();
-            let kinds = [("input", charged.input), ("output", charged.output)];
-            for (kind, tokens) in kinds.into_iter().filter(|(_, tokens)| tokens.0 > 0) {
-                add(
-                    &format!("almoner_tokens{labels};kind={kind};result={result}"),
+            for (kind, tokens) in [("input", charged.input), ("output", charged.output)] {
+                count(
                     tokens.0,
+                    format_args!("almoner_tokens{who};kind={kind};result={result}"),
                 );
             }
         }
-        for settled in self
+        let budgets = self
             .settlement
             .iter()
-            .flat_map(|settlement| &settlement.budgets)
-        {
-            let differences = [
-                ("refund", settled.refund()),
-                ("overdraft", settled.overdraft()),
-            ];
-            for (kind, amount) in differences.into_iter().filter(|(_, amount)| *amount > 0) {
-                add(&format!("almoner_settled{labels};kind={kind}"), amount);
-            }
+            .flat_map(|settlement| &settlement.budgets);
+        for settled in budgets {
+            count(
+                settled.refund(),
+                format_args!("almoner_settled{who};kind=refund"),
+            );
+            count(
+                settled.overdraft(),
+                format_args!("almoner_settled{who};kind=overdraft"),
+            );
             if settled.fault.is_some() {
-                add("almoner_critical;reason=settlement_failed", 1);
+                count(1, format_args!("almoner_critical;reason=settlement_failed"));
             }
         }
     }
 
-    fn usage_fields(&self, fields: &mut Fields) {
+    fn usage_fields<'a>(&'a self, fields: &mut Fields<'a>) {
         if let Some(metered) = &self.metered {
             let usage = &metered.usage;
             fields.tokens("gen_ai.usage.input_tokens", usage.input);
@@ -248,12 +308,7 @@ impl Record {
             fields.text("almoner.usage.completeness", metered.completeness.name());
             fields.maybe("gen_ai.response.model", metered.model.as_deref());
             fields.maybe("gen_ai.response.id", metered.response_id.as_deref());
-            if !metered.finish_reasons.is_empty() {
-                fields.list(
-                    "gen_ai.response.finish_reasons",
-                    metered.finish_reasons.clone(),
-                );
-            }
+            fields.list("gen_ai.response.finish_reasons", &metered.finish_reasons);
         }
         if let (Some(reserved), Some(charged)) = (&self.reserved, &self.charged) {
             fields.number("almoner.reserved.input_tokens", reserved.input.0);
@@ -264,26 +319,27 @@ impl Record {
     }
 }
 
-struct Fields(Vec<(&'static str, Value)>);
+struct Fields<'a>(Vec<(&'static str, Value<'a>)>);
 
-impl Fields {
-    fn text(&mut self, name: &'static str, value: &str) {
-        self.0.push((name, Value::Text(value.to_owned())));
+impl<'a> Fields<'a> {
+    fn text(&mut self, name: &'static str, value: &'a str) {
+        self.0.push((name, Value::Text(value)));
     }
 
-    fn maybe(&mut self, name: &'static str, value: Option<&str>) {
+    fn maybe(&mut self, name: &'static str, value: Option<&'a str>) {
         if let Some(value) = value {
             self.text(name, value);
         }
     }
 
-    fn list(&mut self, name: &'static str, values: Vec<String>) {
-        self.0.push((name, Value::List(values)));
+    fn list(&mut self, name: &'static str, values: &'a [String]) {
+        if !values.is_empty() {
+            self.0.push((name, Value::List(values)));
+        }
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "JSON has no other numbers")]
     fn number(&mut self, name: &'static str, value: u64) {
-        self.0.push((name, Value::Number(value as f64)));
+        self.0.push((name, Value::Number(value)));
     }
 
     fn tokens(&mut self, name: &'static str, value: Option<Tokens>) {

@@ -1,5 +1,6 @@
 //! Runs the meter over a folder of recorded answers, where there is one, and compares each with the
-//! provider's own numbers: `CORPUS=DIR cargo test --test meter_corpus -- --nocapture`.
+//! provider's own numbers: `CORPUS=DIR SPLITS=all cargo test --release --test meter_corpus --
+//! --nocapture`.
 //!
 //! The recordings are not part of this repository. Without them the test says so and passes.
 
@@ -8,7 +9,7 @@ use std::{collections::BTreeMap, env, fs, path::PathBuf};
 use almoner_core::{
     meter::{
         Calibration, Charge, Completeness, Dialect, End, Form, Forward, HeaderCounts, Meter,
-        MeterSetup, Metered, More, UsageEvent,
+        MeterSetup, Metered, More, UsageEvent, estimate_request, upper_bound,
     },
     units::Tokens,
     usage::Usage,
@@ -29,6 +30,10 @@ struct Sample {
     format: String,
     content_type: String,
     body_file: String,
+    request_file: Option<String>,
+    request_trimmed: bool,
+    request_model: Option<String>,
+    stream: bool,
     headers: BTreeMap<String, String>,
     chunk_lens: Option<Vec<usize>>,
     expected: Numbers,
@@ -51,6 +56,18 @@ struct Numbers {
     total: Option<u64>,
     cached_input: Option<u64>,
     reasoning: Option<u64>,
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+/// The recordings and where their bodies are; none, where there are none.
+fn samples() -> Result<(PathBuf, Vec<Sample>), Failure> {
+    let Some(folder) = corpus() else {
+        eprintln!("no recordings found: skipped");
+        return Ok((PathBuf::new(), Vec::new()));
+    };
+    let index: Index = serde_json::from_slice(&fs::read(folder.join("index.json"))?)?;
+    Ok((folder, index.samples))
 }
 
 fn corpus() -> Option<PathBuf> {
@@ -82,6 +99,19 @@ fn form(sample: &Sample) -> Option<Form> {
     Some(Form::new(dialect, charge))
 }
 
+fn setup(sample: &Sample, form: Form) -> MeterSetup<'_> {
+    MeterSetup {
+        form,
+        status: sample.status,
+        content_type: sample.content_type.as_bytes(),
+        content_encoding: b"",
+        usage_event: UsageEvent::Keep,
+        headers: sample.header_counts(),
+        calibration: Calibration::default(),
+        input_estimate: Tokens(1),
+    }
+}
+
 fn run(setup: &MeterSetup<'_>, body: &[u8], mut cuts: Vec<usize>) -> Metered {
     let mut meter = Meter::new(setup);
     cuts.sort_unstable();
@@ -97,10 +127,10 @@ fn run(setup: &MeterSetup<'_>, body: &[u8], mut cuts: Vec<usize>) -> Metered {
     meter.finish(End::Complete)
 }
 
-/// Every split point of a short body; of a long one those near its ends, and 200 at random.
+/// Sixteen split points at random; with `SPLITS=all`, all of a short body, and of a long one those
+/// near its ends and 200 at random.
 fn split_points(len: usize) -> Vec<usize> {
     const EDGE: usize = 4096;
-    let near_the_ends = (0..=len).filter(|at| *at < EDGE || at.saturating_add(EDGE) >= len);
     let mut state = len;
     let at_random = std::iter::repeat_with(|| {
         state = state
@@ -108,6 +138,10 @@ fn split_points(len: usize) -> Vec<usize> {
             .wrapping_add(1_442_695_040_888_963);
         state.wrapping_shr(33).checked_rem(len).unwrap_or_default()
     });
+    if env::var_os("SPLITS").is_none() {
+        return at_random.take(16).collect();
+    }
+    let near_the_ends = (0..=len).filter(|at| *at < EDGE || at.saturating_add(EDGE) >= len);
     near_the_ends.chain(at_random.take(200)).collect()
 }
 
@@ -141,30 +175,16 @@ fn is_exact(sample: &Sample, usage: &Usage) -> bool {
 }
 
 #[test]
-fn counts_what_the_providers_counted() {
-    let Some(folder) = corpus() else {
-        eprintln!("no recordings found: skipped");
-        return;
-    };
-    let index = fs::read(folder.join("index.json")).unwrap();
-    let index: Index = serde_json::from_slice(&index).unwrap();
+fn counts_what_the_providers_counted() -> Result<(), Failure> {
+    let (folder, samples) = samples()?;
     let mut table: BTreeMap<(&str, &str), (u32, u32)> = BTreeMap::new();
     let mut wrong = Vec::new();
-    for sample in &index.samples {
+    for sample in &samples {
         let Some(form) = form(sample) else {
             continue;
         };
-        let body = fs::read(folder.join(&sample.body_file)).unwrap();
-        let setup = MeterSetup {
-            form,
-            headers: sample.header_counts(),
-            status: sample.status,
-            content_type: sample.content_type.as_bytes(),
-            content_encoding: b"",
-            usage_event: UsageEvent::Keep,
-            calibration: Calibration::default(),
-            input_estimate: Tokens(1),
-        };
+        let body = fs::read(folder.join(&sample.body_file))?;
+        let setup = setup(sample, form);
         let whole = run(&setup, &body, Vec::new());
         assert_eq!(
             run(&setup, &body, (0..body.len()).collect()),
@@ -185,15 +205,13 @@ fn counts_what_the_providers_counted() {
                 sample.id
             );
         }
-        if env::var_os("QUICK").is_none() {
-            for at in split_points(body.len()) {
-                assert_eq!(
-                    run(&setup, &body, vec![at]),
-                    whole,
-                    "{}: split at {at}",
-                    sample.id
-                );
-            }
+        for at in split_points(body.len()) {
+            assert_eq!(
+                run(&setup, &body, vec![at]),
+                whole,
+                "{}: split at {at}",
+                sample.id
+            );
         }
         let found = whole.reported;
         let row = table.entry((&sample.provider, &sample.format)).or_default();
@@ -221,4 +239,135 @@ fn counts_what_the_providers_counted() {
         .fold((0, 0), |sum, row| (sum.0 + row.0, sum.1 + row.1));
     eprintln!("{exact}/{total} exact");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// Errors of estimates, as shares of what was reported.
+#[derive(Default)]
+struct Errors(Vec<f64>);
+
+impl Errors {
+    fn push(&mut self, estimate: Tokens, reported: u64) {
+        self.0
+            .push((estimate.0 as f64 / reported as f64 - 1.0).abs());
+    }
+
+    fn report(mut self, name: &str) -> (f64, f64) {
+        self.0.sort_by(f64::total_cmp);
+        let rank = |share: f64| {
+            let rank = share * self.0.len() as f64;
+            self.0.get(rank as usize).copied().unwrap_or_default()
+        };
+        let (count, median, p95) = (self.0.len(), rank(0.5), rank(0.95));
+        eprintln!(
+            "{name:56} n={count:4}  median {:5.1} %  p95 {:5.1} %",
+            median * 100.0,
+            p95 * 100.0
+        );
+        (median, p95)
+    }
+}
+
+/// Streams above 50 output tokens, as if they reported nothing; each model's calibration learns from
+/// the other samples of that model.
+#[test]
+fn estimates_come_close_to_what_the_providers_counted() -> Result<(), Failure> {
+    let (folder, samples) = samples()?;
+    let mut seen: BTreeMap<String, Vec<(bool, bool, u64, Tokens)>> = BTreeMap::new();
+    for sample in &samples {
+        let (Some(form), Some(output)) = (form(sample), sample.expected.output) else {
+            continue;
+        };
+        let body = fs::read(folder.join(&sample.body_file))?;
+        let metered = run(&setup(sample, form), &body, Vec::new());
+        // Reasoning that the stream does not show can't be estimated from it.
+        let reasons = sample.expected.reasoning.unwrap_or_default() > 0;
+        let counted = (sample.stream, reasons, output, metered.output_estimate);
+        let model = sample
+            .request_model
+            .clone()
+            .or(metered.model)
+            .unwrap_or_default();
+        seen.entry(model).or_default().push(counted);
+    }
+    let (mut plain, mut corrected) = (Errors::default(), Errors::default());
+    let (mut visible, mut visible_corrected) = (Errors::default(), Errors::default());
+    for answers in seen.values() {
+        for (at, &(stream, reasons, output, estimate)) in answers.iter().enumerate() {
+            if !stream || output <= 50 {
+                continue;
+            }
+            let mut calibration = Calibration::default();
+            for (_, other) in answers.iter().enumerate().filter(|(other, _)| *other != at) {
+                calibration = calibration.learn(Tokens(other.2), other.3);
+            }
+            plain.push(estimate, output);
+            corrected.push(calibration.correct(estimate), output);
+            if !reasons {
+                visible.push(estimate, output);
+                visible_corrected.push(calibration.correct(estimate), output);
+            }
+        }
+    }
+    plain.report("output of streams");
+    corrected.report("output of streams, calibrated");
+    let (median, _) = visible.report("output of streams that do not reason");
+    visible_corrected.report("output of streams that do not reason, calibrated");
+    assert!(samples.is_empty() || median < 0.10, "median error {median}");
+    Ok(())
+}
+
+/// What a server-side tool fetches is read by the model too, and nothing in the request bounds it.
+const SERVER_SIDE: &[&str] = &[
+    "codeExecution",
+    "code_execution",
+    "code_interpreter",
+    "compound",
+    "google_search",
+    "googleSearch",
+    "image_generation",
+    "urlContext",
+    "url_context",
+    "web_fetch",
+    "web_search",
+    "\"id\":\"web\"",
+    "advisor",
+];
+
+#[test]
+fn the_bound_of_a_request_holds_for_99_of_100() -> Result<(), Failure> {
+    let (folder, samples) = samples()?;
+    let (mut total, mut above, mut slack) = (0usize, Vec::new(), Vec::new());
+    let mut estimates = Errors::default();
+    for sample in &samples {
+        let (Some(file), Some(input)) = (&sample.request_file, sample.expected.input) else {
+            continue;
+        };
+        let body = fs::read(folder.join(file))?;
+        let text = String::from_utf8_lossy(&body);
+        let compact: String = text.split_whitespace().collect();
+        let server_side = SERVER_SIDE.iter().any(|tool| compact.contains(tool));
+        if sample.request_trimmed || server_side || input == 0 {
+            continue;
+        }
+        total += 1;
+        let bound = upper_bound(&body);
+        slack.push(bound.0 / input);
+        if bound < Tokens(input) {
+            above.push((&sample.id, input, bound));
+        }
+        if input > 200 {
+            estimates.push(estimate_request(&body), input);
+        }
+    }
+    slack.sort_unstable();
+    let median = slack.get(total / 2).copied().unwrap_or_default();
+    eprintln!(
+        "{} of {total} requests above their bound; the median bound is {median} times what was read",
+        above.len()
+    );
+    eprintln!("{above:?}");
+    estimates.report("input above 200 tokens");
+    assert!(above.len() * 100 <= total, "{above:?}");
+    Ok(())
 }

@@ -39,6 +39,10 @@ fn lets_up_what_is_listed_and_nothing_else() {
         (OpenAi, "/p?limit=1;key=s", "/p?limit=1"),
         (OpenAi, "/p?key=s;limit=1", "/p?limit=1"),
         (OpenAi, "/p?limit=1;", "/p?limit=1"),
+        (OpenAi, "/p?limit=1?key=s", "/p?limit=1"),
+        (OpenAi, "/p?key=s?limit=1", "/p?limit=1"),
+        (OpenAi, "/p??limit=1", "/p?limit=1"),
+        (OpenAi, "/p??key=s", "/p"),
         // Names that are none.
         (OpenAi, "/p?", "/p"),
         (OpenAi, "/p?=s", "/p"),
@@ -54,7 +58,6 @@ fn lets_up_what_is_listed_and_nothing_else() {
         (OpenAi, "/p?+limit=1", "/p"),
         (OpenAi, "/p?limit%3D1=s", "/p"),
         (OpenAi, "/p?Limit=1", "/p"),
-        (OpenAi, "/p??limit=1", "/p"),
         // A parameter of the other API.
         (OpenAi, "/p?after_id=x", "/p"),
         (Anthropic, "/p?after=x", "/p"),

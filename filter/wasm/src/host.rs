@@ -9,7 +9,7 @@ use std::{
 };
 
 use almoner_core::{
-    attributes::Attributes,
+    attributes::{Attributes, number},
     exchange::HeaderEdits,
     reply::Reply,
     reservation::{Store, StoreError, Stored, Swap, Version},
@@ -40,6 +40,17 @@ pub(crate) fn headers(map: MapType) -> Vec<(String, Bytes)> {
     hostcalls::get_map_bytes(map).unwrap_or_default()
 }
 
+/// Whether Envoy has received any of the request's body, passed on to us or not.
+pub(crate) fn body_arrived() -> bool {
+    // Headers and body together; the headers by the bytes of their names and values.
+    let total = number(&EnvoyAttributes, &["request", "total_size"]).unwrap_or(0);
+    let headers = headers(MapType::HttpRequestHeaders);
+    let sizes = headers
+        .iter()
+        .map(|(name, value)| name.len().saturating_add(value.len()));
+    usize::try_from(total).unwrap_or(usize::MAX) > sizes.fold(0, usize::saturating_add)
+}
+
 /// Applies edits to a header map. An error leaves it half edited: the request must not go on.
 pub(crate) fn edit_headers(map: MapType, edits: &HeaderEdits) -> Result<(), Status> {
     for name in &edits.remove {
@@ -56,10 +67,10 @@ pub(crate) fn set_request_header(name: &str, value: &str) -> Result<(), Status> 
     hostcalls::set_map_value(MapType::HttpRequestHeaders, name, Some(value))
 }
 
-/// Removes every trailer of the request.
-pub(crate) fn remove_request_trailers() -> Result<(), Status> {
-    for (name, _) in headers(MapType::HttpRequestTrailers) {
-        hostcalls::remove_map_value(MapType::HttpRequestTrailers, &name)?;
+/// Empties a header map.
+pub(crate) fn remove_all(map: MapType) -> Result<(), Status> {
+    for (name, _) in headers(map) {
+        hostcalls::remove_map_value(map, &name)?;
     }
     Ok(())
 }
@@ -164,11 +175,6 @@ pub(crate) fn configuration() -> Option<Bytes> {
     hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX)
         .ok()
         .flatten()
-}
-
-/// Calls one of Envoy's foreign functions.
-pub(crate) fn foreign(name: &str, argument: &[u8]) -> Result<(), Status> {
-    hostcalls::call_foreign_function(name, Some(argument)).map(|_| ())
 }
 
 /// Sets filter state: `wasm.<name>`.

@@ -17,15 +17,13 @@ use proxy_wasm::{
 
 use crate::{
     host::{self, SharedData},
-    record,
     stream::Stream,
     worker::{Live, Worker},
 };
 
 const TICK: Duration = Duration::from_millis(100);
-/// A held request that saw no body for that long waits for a callback that will never come, unless
-/// hold mode has been seen to work.
-const HOLD_MODE_PATIENCE: Duration = Duration::from_secs(2);
+/// After that long, a body that came to Envoy and not to us never will.
+const HOLD_MODE_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Root {
     id: u32,
@@ -51,7 +49,6 @@ impl Root {
         }
         let ledger = Ledger::new(&config.namespace, config.ledger_budgets());
         create_missing(&ledger)?;
-        record::declare().map_err(|status| format!("can't declare the record: {status:?}"))?;
         host::tick_every(TICK).map_err(|status| format!("can't set the tick: {status:?}"))?;
         let bell = format!(
             "almoner/{}/wake-{}",
@@ -148,10 +145,10 @@ impl RootContext for Root {
         self.ask_for_leases(&worker);
         let now = host::now();
         for (id, live) in worker.live() {
-            if let Some(refusal) = overdue(&worker, &live, now.since(live.began)) {
-                if host::as_context(id).is_ok() {
-                    end(&worker, &live, refusal);
-                }
+            if let Some(refusal) = overdue(&worker, id, &live, now.since(live.began))
+                && host::as_context(id).is_ok()
+            {
+                end(&worker, &live, refusal);
             }
         }
         self.be_effective();
@@ -167,17 +164,15 @@ impl RootContext for Root {
     }
 }
 
-/// Why an exchange of this age must end, if it must.
-fn overdue(worker: &Worker, live: &Live, age: Duration) -> Option<Refusal> {
+/// Why an exchange of this age must end, if it must. May make its context the effective one.
+fn overdue(worker: &Worker, id: u32, live: &Live, age: Duration) -> Option<Refusal> {
     let exchange = live.exchange.borrow();
     if exchange.stance() == Stance::Hold && !live.body_complete.get() {
-        if age >= worker.config.limits.body_timeout {
-            return Some(Denial::BodyTimeout.into());
-        }
-        if age >= HOLD_MODE_PATIENCE && !worker.hold_mode_seen.get() {
+        let withheld = || host::as_context(id).is_ok() && host::body_arrived();
+        if age >= HOLD_MODE_PATIENCE && !live.body_seen.get() && withheld() {
             return Some(OperatorFault::HoldModeMissing.into());
         }
-        return None;
+        return (age >= worker.config.limits.body_timeout).then_some(Denial::BodyTimeout.into());
     }
     let longest = exchange.longest()?;
     (age >= longest).then_some(ProviderFault::TooLong.into())

@@ -135,7 +135,7 @@ impl HttpContext for Stream {
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        self.worker.hold_mode_seen.set(true);
+        self.live.body_seen.set(true);
         if self.action() == Action::Continue {
             return Action::Continue;
         }
@@ -156,8 +156,8 @@ impl HttpContext for Stream {
 
     /// With trailers no body callback has the end of the stream: these are it.
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        self.worker.hold_mode_seen.set(true);
-        if host::remove_request_trailers().is_err() {
+        self.live.body_seen.set(true);
+        if host::remove_all(MapType::HttpRequestTrailers).is_err() {
             self.fail();
             return Action::Pause;
         }
@@ -219,8 +219,14 @@ impl HttpContext for Stream {
         Action::Continue
     }
 
+    /// No API promises any; what a provider puts there is not the caller's business.
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
         self.live.exchange.borrow_mut().on_answer_trailers();
+        if host::remove_all(MapType::HttpResponseTrailers).is_err() {
+            self.worker
+                .critical("host_failure", "can't remove the trailers of an answer");
+            let _ = host::reset_stream();
+        }
         Action::Continue
     }
 

@@ -36,14 +36,14 @@ pub(crate) struct Worker {
     fetches: RefCell<Vec<LeaseFetch>>,
     /// The queue by which a stream wakes the root.
     pub(crate) bell: u32,
-    /// Whether a held request of this VM ever saw its body: hold mode is set then.
-    pub(crate) hold_mode_seen: Cell<bool>,
 }
 
 /// An exchange under way.
 pub(crate) struct Live {
     pub(crate) exchange: RefCell<Exchange>,
     pub(crate) began: Timestamp,
+    /// Whether any of the body, or its end, has come.
+    pub(crate) body_seen: Cell<bool>,
     /// Whether the whole body has come.
     pub(crate) body_complete: Cell<bool>,
 }
@@ -59,7 +59,6 @@ impl Worker {
             live: RefCell::default(),
             fetches: RefCell::default(),
             bell,
-            hold_mode_seen: Cell::new(false),
         }
     }
 
@@ -79,6 +78,7 @@ impl Worker {
         let live = Rc::new(Live {
             exchange: RefCell::default(),
             began: host::now(),
+            body_seen: Cell::new(false),
             body_complete: Cell::new(false),
         });
         self.live.borrow_mut().insert(id, Rc::clone(&live));

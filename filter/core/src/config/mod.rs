@@ -9,7 +9,10 @@ mod error;
 mod policies;
 mod resolve;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
@@ -33,6 +36,8 @@ pub struct Config {
     pub namespace: String,
     /// Of the document's meaning: white space and the order of keys don't change it.
     pub digest: PolicyDigest,
+    /// [`PolicyDigest::short`], as every record shows it.
+    pub digest_name: String,
     /// How callers prove who they are.
     pub identity: Identity,
     /// Whom requests may go to.
@@ -142,6 +147,8 @@ pub enum Source {
     Proxy {
         /// The SPIFFE ID, in pieces.
         subject: Vec<Piece>,
+        /// The same with what this Envoy's node says, once a request has asked: a node never changes.
+        bound: OnceLock<String>,
     },
 }
 

@@ -1,6 +1,11 @@
 //! From the document as it is written to what it means: checks every name and value on the way.
 
-use std::{collections::BTreeSet, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    str::FromStr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use super::{
     Broker, Budget, Config, ConfigError, Identity, Limits, Network, Piece, PolicyDigest, Provider,
@@ -34,6 +39,7 @@ pub(super) fn resolve(written: Document, digest: PolicyDigest) -> Result<Config,
     )?;
     Ok(Config {
         namespace: namespace(written.namespace)?,
+        digest_name: digest.short(),
         digest,
         identity,
         providers: providers.into_iter().map(Arc::new).collect(),
@@ -213,7 +219,10 @@ fn proxy_source(path: &str, written: &str) -> Result<Source, ConfigError> {
         rest = tail;
     }
     subject.push(Piece::Literal(rest.to_owned()));
-    Ok(Source::Proxy { subject })
+    Ok(Source::Proxy {
+        subject,
+        bound: OnceLock::new(),
+    })
 }
 
 fn country_header(written: document::Network) -> Result<Option<String>, ConfigError> {

@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
-use super::{Exchange, HeaderEdits, Host, Sent, State, request::Pairs};
+use super::{
+    Exchange, HeaderEdits, Host, Sent, State,
+    request::{Pairs, leads_to},
+};
 use crate::{
     attributes::{Attributes, number},
     head::headers::{self, Fate},
     lease::{self, Leases},
     meter::{
-        Calibration, End, Form, Forward, HeaderCounts, Meter, MeterSetup, Metered, More, UsageEvent,
+        Calibration, Completeness, End, Form, Forward, HeaderCounts, Meter, MeterSetup, Metered,
+        More, UsageEvent,
     },
     record::{Reached, Record},
-    refusal::ProviderFault,
+    refusal::{OperatorFault, ProviderFault},
     reply::Reply,
     reservation::{Amounts, Store},
     usage::Usage,
@@ -53,6 +57,12 @@ impl Exchange {
         let State::Sent(sent) = std::mem::replace(&mut self.state, State::Over) else {
             return AnswerStep::Refuse(self.out_of_order(host));
         };
+        if !leads_to(&sent.provider, host.attributes) {
+            // The first look was at the caller's headers; Envoy looked for a route again after
+            // ours. Too late for this credential, in time for the operator to see it.
+            self.state = State::Sent(sent);
+            return AnswerStep::Refuse(self.refuse(OperatorFault::WrongCluster, host));
+        }
         let header = |name: &[u8]| {
             pairs
                 .iter()
@@ -69,12 +79,11 @@ impl Exchange {
             && let Some(credential) = &self.record.credential
         {
             self.record.dropped = leases.drop_refused(&sent.lease, credential, host.now);
-            self.settle(
-                *sent,
-                End::Complete,
-                Metered::unread(Usage::default()),
-                host,
-            );
+            let metered = Metered {
+                completeness: Completeness::Failed,
+                ..Metered::unread(Usage::default())
+            };
+            self.settle(*sent, End::Complete, metered, host);
             return AnswerStep::Refuse(self.refuse(ProviderFault::BadCredential, host));
         }
         let meter = Meter::new(&MeterSetup {
@@ -133,7 +142,7 @@ impl Exchange {
                 };
                 self.settle_answer(*answering, end, host);
             }
-            State::Sent(sent) => self.settle_unanswered(*sent, host),
+            State::Sent(sent) => self.settle_unanswered(*sent, broken_off(host.attributes), host),
             State::Leasing(sent) => sent.release(host),
             State::Fresh | State::Holding(_) | State::Refused | State::Over => {}
         }
@@ -158,9 +167,9 @@ impl Exchange {
     pub(super) fn settle_unanswered(
         &mut self,
         sent: Sent,
+        end: End,
         host: &Host<'_, impl Attributes, impl Store>,
     ) {
-        let end = broken_off(host.attributes);
         if reached_nobody(host.attributes) {
             self.record.reached = Reached::Nobody;
             return sent.release(host);
@@ -212,13 +221,18 @@ impl Sent {
     }
 }
 
-/// Envoy's response flags, by their bits (its access log documentation, `response.flags`).
+/// Envoy's response flags, by their bits (`CoreResponseFlag`, the attribute `response.flags`).
 mod flag {
     pub(super) const NO_HEALTHY_UPSTREAM: u64 = 1 << 1;
     pub(super) const UPSTREAM_CONNECTION_FAILURE: u64 = 1 << 5;
     pub(super) const UPSTREAM_OVERFLOW: u64 = 1 << 7;
     pub(super) const NO_ROUTE_FOUND: u64 = 1 << 8;
     pub(super) const DOWNSTREAM_CONNECTION_TERMINATION: u64 = 1 << 14;
+    pub(super) const DOWNSTREAM_PROTOCOL_ERROR: u64 = 1 << 18;
+    pub(super) const NO_CLUSTER_FOUND: u64 = 1 << 24;
+    pub(super) const DNS_RESOLUTION_FAILED: u64 = 1 << 26;
+    /// Of one HTTP/2 stream; the connection goes on.
+    pub(super) const DOWNSTREAM_REMOTE_RESET: u64 = 1 << 28;
 }
 
 fn flags(attributes: &impl Attributes) -> u64 {
@@ -226,7 +240,10 @@ fn flags(attributes: &impl Attributes) -> u64 {
 }
 
 fn broken_off(attributes: &impl Attributes) -> End {
-    if flags(attributes) & flag::DOWNSTREAM_CONNECTION_TERMINATION == 0 {
+    const CALLER: u64 = flag::DOWNSTREAM_CONNECTION_TERMINATION
+        | flag::DOWNSTREAM_PROTOCOL_ERROR
+        | flag::DOWNSTREAM_REMOTE_RESET;
+    if flags(attributes) & CALLER == 0 {
         End::ProviderReset
     } else {
         End::CallerGone
@@ -237,6 +254,8 @@ fn reached_nobody(attributes: &impl Attributes) -> bool {
     const NOBODY: u64 = flag::NO_HEALTHY_UPSTREAM
         | flag::UPSTREAM_CONNECTION_FAILURE
         | flag::UPSTREAM_OVERFLOW
-        | flag::NO_ROUTE_FOUND;
+        | flag::NO_ROUTE_FOUND
+        | flag::NO_CLUSTER_FOUND
+        | flag::DNS_RESOLUTION_FAILED;
     flags(attributes) & NOBODY != 0
 }

@@ -223,7 +223,7 @@ impl Exchange {
         let refusal = refusal.into();
         match std::mem::replace(&mut self.state, State::Refused) {
             State::Leasing(sent) => sent.release(host),
-            State::Sent(sent) => self.settle_unanswered(*sent, host),
+            State::Sent(sent) => self.settle_unanswered(*sent, End::CutByUs, host),
             State::Answering(answering) => {
                 self.settle_answer(*answering, End::CutByUs, host);
             }

@@ -10,7 +10,7 @@ use crate::{
     api::{Class, Endpoint},
     attributes::{Attributes, text},
     body::{self, BodyFacts},
-    config::{Mode, Per, Provider, Slot, StateAccess},
+    config::{Config, Mode, Per, Provider, Slot, StateAccess},
     denial::Denial,
     edits::{self, Edit},
     grant::{self, Admission, Grant, Surroundings},
@@ -72,18 +72,28 @@ impl Exchange {
         host: &Host<'_, impl Attributes, impl Store>,
     ) -> HeadStep {
         self.record.began = host.now;
-        self.record.policy_digest = host.config.digest.short();
+        self.record
+            .policy_digest
+            .clone_from(&host.config.digest_name);
         self.record.request_id = value(pairs, "x-request-id")
             .and_then(|id| str::from_utf8(id).ok())
             .filter(|id| id.len() <= 128 && id.bytes().all(|b| b.is_ascii_graphic()))
             .unwrap_or_default()
             .to_owned();
+        self.record.asked = value(pairs, ":method")
+            .zip(value(pairs, ":path"))
+            .map(asked);
         match self.read_head(pairs, host) {
             Ok((holding, edits)) => {
                 self.state = State::Holding(Box::new(holding));
                 HeadStep::Hold(edits)
             }
-            Err(refusal) => HeadStep::Refuse(self.refuse(refusal, host)),
+            Err(refusal) => {
+                let path = value(pairs, ":path").unwrap_or_default();
+                let likely = || provider::likely_api(&host.config.providers, path);
+                self.api = self.api.or_else(likely);
+                HeadStep::Refuse(self.refuse(refusal, host))
+            }
         }
     }
 
@@ -101,8 +111,7 @@ impl Exchange {
         let route = endpoint::resolve(provider.api, head.method, rest)?;
         self.record.endpoint = Some(route.endpoint);
         head.expect(route.body)?;
-        let cluster = text(host.attributes, &["xds", "cluster_name"]);
-        if !cluster.is_some_and(|cluster| provider.clusters.contains(&cluster)) {
+        if !leads_to(provider, host.attributes) {
             return Err(OperatorFault::WrongCluster.into());
         }
         let country = host.config.network.country_header.as_deref();
@@ -110,17 +119,13 @@ impl Exchange {
             attributes: host.attributes,
             country: country.and_then(|name| value(pairs, name)),
         };
-        self.record.policy = grant::policy_of(host.config, &subject.id)
-            .ok()
-            .map(|policy| policy.name.clone());
-        let admission = grant::admit(
-            host.config,
-            &subject,
-            provider,
-            &route,
-            &surroundings,
-            host.now,
-        )?;
+        let policy = grant::policy_of(host.config, &subject.id)?;
+        self.record.policy = Some(policy.name.clone());
+        let admission = grant::admit(policy, &subject, provider, &route, &surroundings, host.now)?;
+        let limit = host.config.limits.max_body_bytes;
+        if head.content_length().is_some_and(|length| length > limit) {
+            return Err(Denial::BodyTooLarge.into());
+        }
         let token = match subject.proof {
             Proof::Token(slot) => value(pairs, slot.header()).and_then(BearerToken::of_header),
             Proof::Certificate | Proof::Proxy => None,
@@ -199,43 +204,39 @@ impl Exchange {
             .and_then(|facts| edits::apply(facts, &wanted(&grant)));
         let scope = host.config.broker.scope.as_deref();
         let key = LeaseKey::of(&subject.id, &provider.name, scope, &host.config.digest);
-        let form = lease::request(&lease::Request {
-            subject: &subject.id,
-            token: token.as_ref(),
-            provider: &provider.name,
-            scope,
-            policies: &host.config.digest,
-        });
         let sent = Sent {
             provider,
             endpoint,
             reservation,
             reserved,
-            input_estimate: meter::estimate(bytes),
+            input_estimate: meter::estimate_request(bytes),
             usage_event: usage_event(facts.as_ref()),
             lease: key,
             longest: grant.policy.max_stream_duration,
         };
-        self.state = State::Leasing(Box::new(sent));
-        let fetch = LeaseFetch {
+        let asking = Asking {
+            subject,
+            token,
+            provider: Arc::clone(&sent.provider),
             key,
-            subject: subject.id,
-            form,
         };
+        self.state = State::Leasing(Box::new(sent));
         match leases.find(&key, host.now) {
             Found::Lease(held, renewal) => {
                 let due = renewal == Renewal::Due
                     && leases.fetch(key, None, host.now) == Ok(Fetch::Start);
                 let header = self.attach(&held)?;
-                Ok(BodyStep::Send(edited, header, due.then_some(fetch)))
+                Ok(BodyStep::Send(
+                    edited,
+                    header,
+                    due.then(|| asking.fetch(host.config)),
+                ))
             }
             Found::Failure(failure) => Err(failure.into()),
             Found::Nothing => {
                 let started = leases.fetch(key, Some(waiter), host.now)?;
-                Ok(BodyStep::Await(
-                    edited,
-                    (started == Fetch::Start).then_some(fetch),
-                ))
+                let fetch = (started == Fetch::Start).then(|| asking.fetch(host.config));
+                Ok(BodyStep::Await(edited, fetch))
             }
         }
     }
@@ -310,6 +311,31 @@ impl Exchange {
     }
 }
 
+/// What a lease is asked for with.
+struct Asking {
+    subject: Subject,
+    token: Option<BearerToken>,
+    provider: Arc<Provider>,
+    key: LeaseKey,
+}
+
+impl Asking {
+    fn fetch(self, config: &Config) -> LeaseFetch {
+        let form = lease::request(&lease::Request {
+            subject: &self.subject.id,
+            token: self.token.as_ref(),
+            provider: &self.provider.name,
+            scope: config.broker.scope.as_deref(),
+            policies: &config.digest,
+        });
+        LeaseFetch {
+            key: self.key,
+            subject: self.subject.id,
+            form,
+        }
+    }
+}
+
 /// A budget's no, as the caller hears it. A balance that can't be read counts as spent.
 const fn denial(refusal: reservation::Refusal) -> Denial {
     match refusal.reason {
@@ -376,16 +402,35 @@ fn wanted(grant: &Grant) -> Vec<Edit> {
     edits
 }
 
+/// What we alone ask for is ours alone; where an API reports unasked, its events are the caller's.
 fn usage_event(facts: Option<&BodyFacts<'_>>) -> UsageEvent {
     match facts {
-        Some(facts) if facts.stream && !facts.usage_asked => UsageEvent::Remove,
+        Some(facts) if edits::lacks_usage_event(facts) => UsageEvent::Remove,
         _ => UsageEvent::Keep,
     }
+}
+
+/// Whether Envoy's route leads to one of the provider's clusters.
+pub(super) fn leads_to(provider: &Provider, attributes: &impl Attributes) -> bool {
+    text(attributes, &["xds", "cluster_name"])
+        .is_some_and(|cluster| provider.clusters.contains(&cluster))
 }
 
 /// A caller's text, no longer than a record should carry.
 fn bounded(text: &str) -> String {
     text.chars().take(128).collect()
+}
+
+/// Method and path for the record.
+fn asked((method, path): (&[u8], &[u8])) -> (String, String) {
+    let path = path
+        .split(|b| matches!(b, b'?' | b'#'))
+        .next()
+        .unwrap_or_default();
+    (
+        bounded(&String::from_utf8_lossy(method)),
+        bounded(&String::from_utf8_lossy(path)),
+    )
 }
 
 /// Headers go up by the API's allow list; the query likewise.

@@ -37,7 +37,9 @@ impl Bench {
         let document = json!({
             "identity": { "sources": [{ "mtls": { "trust_domains": ["prod.example"] } }] },
             "providers": { "openai": { "api": "openai", "match": { "path_prefix": "/openai" },
-                "clusters": ["openai"] } },
+                "clusters": ["openai"] },
+                "anthropic": { "api": "anthropic", "match": { "path_prefix": "/anthropic" },
+                "clusters": ["anthropic"] } },
             "broker": { "cluster": "broker" },
             "budgets": { "tokens": { "unit": "tokens", "limit": 3000, "window": "1m" } },
             "policies": [{ "name": "bot", "subjects": ["spiffe://prod.example/**"],
@@ -250,7 +252,7 @@ fn goes_from_head_to_record() {
         ("almoner.subject", "Text(\"spiffe://prod.example/a\")"),
         ("almoner.policy", "Text(\"bot\")"),
         ("almoner.credential_id", "Text(\"c1\")"),
-        ("gen_ai.usage.input_tokens", "Number(9.0)"),
+        ("gen_ai.usage.input_tokens", "Number(9)"),
         ("gen_ai.response.model", "Text(\"gpt-4o-mini-2024\")"),
         ("almoner.usage.completeness", "Text(\"complete\")"),
         ("almoner.ended", "Text(\"complete\")"),
@@ -316,6 +318,45 @@ fn a_route_to_another_cluster_is_refused() {
 }
 
 #[test]
+fn a_route_that_changed_on_the_way_up_is_noticed_and_charged() {
+    let mut bench = Bench::new();
+    let mut exchange = bench.sent(BODY);
+    bench.attributes.set("xds.cluster_name", "anthropic");
+    let step = bench.answer(&mut exchange, "200", "application/json");
+    let AnswerStep::Refuse(reply) = step else {
+        panic!("it passed")
+    };
+    assert_eq!(header(&reply, "almoner-reason"), Some("wrong_cluster"));
+    let record = exchange.on_end(&bench.host());
+    let mut critical = 0;
+    record.counts(|name, n| {
+        if name == "almoner_critical;reason=wrong_cluster" {
+            critical += n;
+        }
+    });
+    assert_eq!(critical, 1);
+    assert!(bench.spent() > 1000);
+}
+
+#[test]
+fn a_head_that_cannot_be_read_is_refused_in_the_shape_of_its_path() {
+    for (path, place_of_type) in [
+        ("/openai/v1/chat/completions", "/error/type"),
+        ("/anthropic/v1/messages", "/type"),
+    ] {
+        let mut exchange = Exchange::default();
+        let bad = [(":path", path), ("content-encoding", "gzip")];
+        let HeadStep::Refuse(reply) = Bench::new().head(&mut exchange, &bad) else {
+            panic!("accepted")
+        };
+        assert_eq!(reply.status, 415);
+        let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        assert!(body.pointer(place_of_type).is_some(), "{path}");
+        assert_eq!(body.get("type").is_some(), place_of_type == "/type");
+    }
+}
+
+#[test]
 fn a_broker_that_says_no_gives_the_reservation_back() {
     for (failure, status) in [
         (BrokerFailure::Refused, 403),
@@ -360,18 +401,40 @@ fn a_caller_that_leaves_while_it_waits_costs_nothing() {
 #[test]
 fn an_answer_that_never_came_is_charged_whole_unless_nobody_was_asked() {
     const CALLER_GONE: i64 = 1 << 14;
+    const CALLER_RESET: i64 = 1 << 28;
+    const PROVIDER_RESET: i64 = 1 << 4;
     const NO_CONNECTION: i64 = 1 << 5;
-    for (flags, outcome, charged) in [
-        (CALLER_GONE, Outcome::Unanswered, true),
-        (NO_CONNECTION, Outcome::Unreached, false),
+    const NO_CLUSTER: i64 = 1 << 24;
+    for (flags, outcome, end) in [
+        (CALLER_GONE, Outcome::Unanswered, Some(End::CallerGone)),
+        (CALLER_RESET, Outcome::Unanswered, Some(End::CallerGone)),
+        (
+            PROVIDER_RESET,
+            Outcome::Unanswered,
+            Some(End::ProviderReset),
+        ),
+        (NO_CONNECTION, Outcome::Unreached, None),
+        (NO_CLUSTER, Outcome::Unreached, None),
     ] {
         let mut bench = Bench::new();
         let exchange = bench.sent(BODY);
         bench.attributes.set("response.flags", flags.to_le_bytes());
         let record = exchange.on_end(&bench.host());
         assert_eq!(record.outcome(), outcome);
-        assert_eq!(bench.spent() > 1000, charged, "{outcome:?}");
+        assert_eq!(record.end_of_answer, end);
+        assert_eq!(bench.spent() > 1000, end.is_some(), "{outcome:?}");
     }
+}
+
+#[test]
+fn a_provider_that_never_answers_is_given_up_and_charged_whole() {
+    let mut bench = Bench::new();
+    let mut exchange = bench.sent(BODY);
+    let reply = exchange.refuse(crate::refusal::ProviderFault::TooLong, &bench.host());
+    assert_eq!(reply.status, 504);
+    let record = exchange.on_end(&bench.host());
+    assert_eq!(record.end_of_answer, Some(End::CutByUs));
+    assert!(bench.spent() > 1000);
 }
 
 #[test]
@@ -412,6 +475,8 @@ fn a_refused_credential_is_dropped_and_not_shown() {
     assert_eq!(bench.leases.valid(NOW), 0);
     let record = exchange.on_end(&bench.host());
     assert_eq!(record.outcome(), Outcome::Refused);
+    let completeness = record.metered.as_ref().unwrap().completeness;
+    assert_eq!(completeness.name(), "failed");
     assert_eq!(bench.spent(), 0);
 }
 
@@ -444,6 +509,20 @@ fn observe_lets_a_spent_budget_pass_and_says_so() {
         record.observed.map(|denial| denial.reason()),
         Some("budget_spent")
     );
+}
+
+#[test]
+fn a_body_announced_beyond_the_limit_is_refused_at_once() {
+    let bench = Bench::new();
+    let limit = 8 * 1024 * 1024;
+    for (length, refused) in [(limit, false), (limit + 1, true)] {
+        let length = length.to_string();
+        let step = bench.head(&mut Exchange::default(), &[("content-length", &length)]);
+        match step {
+            HeadStep::Hold(_) => assert!(!refused, "{length}"),
+            HeadStep::Refuse(reply) => assert_eq!((reply.status, refused), (413, true)),
+        }
+    }
 }
 
 #[test]

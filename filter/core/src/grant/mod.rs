@@ -95,17 +95,16 @@ pub fn may_use<'a>(
 /// Why not. Where the policy only observes, what it would have refused is kept in the admission;
 /// what protects other tenants is refused all the same.
 pub fn admit(
-    config: &Config,
+    policy: &Arc<Policy>,
     subject: &Subject,
     provider: &Arc<Provider>,
     route: &Route<'_>,
     surroundings: &Surroundings<'_, impl Attributes>,
     now: Timestamp,
 ) -> Result<Admission, Denial> {
-    let policy = Arc::clone(policy_of(config, &subject.id)?);
     check_state(provider, route.state)?;
     let mut admission = Admission {
-        policy: Arc::clone(&policy),
+        policy: Arc::clone(policy),
         provider: Arc::clone(provider),
         endpoint: route.endpoint,
         body: route.body,
@@ -161,7 +160,7 @@ impl Admission {
             if facts.background {
                 return Err(Denial::BackgroundNotAllowed);
             }
-            if facts.models.is_empty() {
+            if facts.models.is_empty() && self.endpoint.needs_model() {
                 return Err(Denial::ModelMissing);
             }
         }

@@ -73,7 +73,8 @@ fn decide(config: &Config, request: &Request<'_>) -> Result<Grant, Denial> {
         country: request.country,
     };
     let subject = subject("spiffe://prod.example/a");
-    let admission = admit(config, &subject, provider, &route, &surroundings, NOON)?;
+    let policy = policy_of(config, &subject.id)?;
+    let admission = admit(policy, &subject, provider, &route, &surroundings, NOON)?;
     let body = request.body.to_string();
     let facts = body::read(route.endpoint, body.as_bytes())?;
     let betas: Vec<String> = request

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Target;
-use crate::{config::Provider, denial::Denial};
+use crate::{api::Api, config::Provider, denial::Denial};
 
 /// The provider that matches, and the path after its prefix.
 ///
@@ -30,6 +30,16 @@ pub fn find<'c, 'r>(
         (None, _) => Err(Denial::UnknownProvider),
         (Some(_), Some(_)) => Err(Denial::AmbiguousProvider),
     }
+}
+
+/// The API that a request is probably for, by its path as sent: for the shape of a refusal where
+/// the head can't be read, and for nothing else.
+#[must_use]
+pub fn likely_api(providers: &[Arc<Provider>], path: &[u8]) -> Option<Api> {
+    let prefixes = |provider: &&Arc<Provider>| {
+        !provider.path_prefix.is_empty() && path.starts_with(provider.path_prefix.as_bytes())
+    };
+    Some(providers.iter().find(prefixes)?.api)
 }
 
 /// The host of an authority: without its port, and without the dot that ends an absolute name.

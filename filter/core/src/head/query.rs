@@ -22,10 +22,12 @@ pub fn rewrite(api: Api, target: Target<'_>) -> Option<String> {
 /// The part of `query` that may go up; borrowed where nothing has to be removed.
 #[must_use]
 pub fn allowed(api: Api, query: &str) -> Cow<'_, str> {
-    // Some servers split at `;` too. Here it never stays: what follows it is a parameter.
-    let pairs = || query.split(['&', ';']);
+    // Some servers split at `;` too, and some callers put a `?` before each parameter. Here neither
+    // stays: what follows is a parameter.
+    let others = [';', '?'];
+    let pairs = || query.split(['&', ';', '?']);
     let may_pass = |pair: &&str| may_pass(api, pair);
-    if !query.contains(';') && pairs().all(|pair| may_pass(&pair)) {
+    if !query.contains(others) && pairs().all(|pair| may_pass(&pair)) {
         return Cow::Borrowed(query);
     }
     let mut kept = String::new();

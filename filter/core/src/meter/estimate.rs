@@ -5,6 +5,9 @@
 //! long words, numbers and foreign scripts cost a little more with each character. The sum depends on
 //! the text alone, not on the pieces in which it comes.
 
+use memchr::memchr;
+
+use super::token::unescape;
 use crate::units::Tokens;
 
 /// About how many tokens `text` is.
@@ -13,13 +16,6 @@ pub fn estimate(text: &[u8]) -> Tokens {
     let mut estimator = Estimator::default();
     estimator.push(text);
     estimator.tokens()
-}
-
-/// How many tokens a request of this body reads at most. For reservations: meant to hold for 99 of 100
-/// requests, not to be close.
-#[must_use]
-pub fn upper_bound(body: &[u8]) -> Tokens {
-    estimate(body).times(2).plus(Tokens(1024))
 }
 
 /// The classes of bytes that tokenizers tell apart.
@@ -102,6 +98,30 @@ impl Estimator {
         for &byte in text {
             self.step(CLASS.get(usize::from(byte)).copied().unwrap_or_default());
         }
+    }
+
+    /// Takes the inside of a JSON string, escapes and all (RFC 8259 section 7).
+    pub(super) fn push_json(&mut self, text: &[u8]) {
+        let mut rest = text;
+        while let Some((run, after)) = memchr(b'\\', rest).and_then(|at| rest.split_at_checked(at))
+        {
+            self.push(run);
+            rest = match after {
+                [_, b'u', digits @ ..] => {
+                    let (digits, rest) = digits.split_at_checked(4).unwrap_or((digits, b""));
+                    let unit = str::from_utf8(digits).ok();
+                    let unit = unit.and_then(|digits| u16::from_str_radix(digits, 16).ok());
+                    self.push_code_unit(unit.unwrap_or_default());
+                    rest
+                }
+                [_, byte, rest @ ..] => {
+                    self.push(&[unescape(*byte)]);
+                    rest
+                }
+                _ => b"",
+            };
+        }
+        self.push(rest);
     }
 
     /// Takes one UTF-16 code unit, as JSON escapes it.

@@ -56,6 +56,17 @@ impl EventStream {
         matches!(self.part, Part::Broken)
     }
 
+    /// Bytes of memory, itself included.
+    pub(super) fn kept(&self) -> usize {
+        let parts = [
+            size_of::<Self>(),
+            self.scanner.kept(),
+            self.kept.capacity(),
+            self.before.kept(),
+        ];
+        parts.into_iter().fold(0, usize::saturating_add)
+    }
+
     /// Reads all of `chunk`.
     pub(super) fn push(&mut self, chunk: &[u8], tally: &mut Tally) {
         let mut rest = chunk;

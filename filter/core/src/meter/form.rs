@@ -1,14 +1,9 @@
-//! Takes what was called and what the response's head says; gives how its body is to be read, and
-//! what it costs.
+//! Takes what was called; gives how its answer is written, and what it costs.
 
 use super::{
-    Frames, MeterError, MeterSetup, anthropic, bedrock, cohere,
-    eventstream::EventStream,
-    gemini,
+    anthropic, bedrock, cohere, gemini,
     grammar::{Counts, Node},
-    json::Scanner,
     ollama, openai,
-    sse::Sse,
 };
 use crate::{
     api::{Api, Endpoint},
@@ -131,7 +126,7 @@ impl Dialect {
         }
     }
 
-    fn root(self) -> &'static Node {
+    pub(super) fn root(self) -> &'static Node {
         match self {
             Self::Anthropic => &anthropic::ANSWER,
             Self::BedrockConverse => &bedrock::CONVERSE,
@@ -144,7 +139,7 @@ impl Dialect {
     }
 
     /// The root of one event of a stream.
-    fn event_root(self) -> &'static Node {
+    pub(super) fn event_root(self) -> &'static Node {
         match self {
             Self::OpenAi => &openai::EVENT,
             _ => self.root(),
@@ -152,36 +147,10 @@ impl Dialect {
     }
 
     /// The root of one frame's payload.
-    fn frame_root(self) -> &'static Node {
+    pub(super) fn frame_root(self) -> &'static Node {
         match self {
             Self::BedrockInvoke => &bedrock::INVOKE_FRAME,
             _ => self.root(),
         }
     }
-}
-
-/// How the body is to be cut into documents.
-pub(super) fn frames_of(setup: &MeterSetup<'_>) -> (Frames, Option<MeterError>) {
-    let dialect = setup.form.dialect;
-    let encoding = setup.content_encoding.trim_ascii();
-    if !encoding.is_empty() && !encoding.eq_ignore_ascii_case(b"identity") {
-        return (Frames::Opaque, Some(MeterError::Compressed));
-    }
-    let media_type = setup
-        .content_type
-        .split(|&b| b == b';')
-        .next()
-        .unwrap_or_default();
-    let frames = match media_type.trim_ascii().to_ascii_lowercase().as_slice() {
-        b"application/json" => Frames::Json(Box::new(Scanner::new(dialect.root()))),
-        b"application/jsonl" | b"application/stream+json" | b"application/x-ndjson" => {
-            Frames::Lines(Box::new(Scanner::new(dialect.root())))
-        }
-        b"application/vnd.amazon.eventstream" => {
-            Frames::Aws(Box::new(EventStream::new(dialect.frame_root())))
-        }
-        b"text/event-stream" => Frames::Sse(Box::new(Sse::new(dialect.event_root()))),
-        _ => return (Frames::Opaque, Some(MeterError::UnknownContentType)),
-    };
-    (frames, None)
 }

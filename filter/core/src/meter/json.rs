@@ -10,13 +10,11 @@ use super::{
     base64::Decoder,
     grammar::{Label, Mark, Node},
     tally::Tally,
+    token::{Token, is_space, unescape},
 };
 
 /// How deep the grammars may reach, arrays included; what lies deeper is passed over.
 const MAX_DEPTH: usize = 12;
-
-/// The longest key, number or label that is kept; of a longer one the rest is dropped.
-const MAX_TOKEN: usize = 128;
 
 #[derive(Clone, Copy)]
 struct Frame {
@@ -143,6 +141,12 @@ impl Scanner {
     /// Whether the next byte is the first of the model's words.
     const fn is_at_text(&self) -> bool {
         matches!(self.at.state, State::String(Use::Text))
+    }
+
+    /// Bytes of memory, itself included.
+    pub(super) fn kept(&self) -> usize {
+        let inner = self.inner.as_ref().map_or(0, |inner| inner.scanner.kept());
+        size_of::<Self>().saturating_add(inner)
     }
 
     /// Where the scanner is, if the next byte is the first of the model's words.
@@ -488,59 +492,5 @@ fn string_use(node: &'static Node) -> Use {
         Node::Label(label) => Use::Label(*label),
         Node::Call(_) | Node::Text(_) | Node::Words => Use::Text,
         Node::Count(_) | Node::Object(..) | Node::Sum(_) => Use::Ignore,
-    }
-}
-
-const fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
-}
-
-/// What a backslash and this byte stand for (RFC 8259 section 7), but for `\u`.
-const fn unescape(byte: u8) -> u8 {
-    match byte {
-        b'b' => 0x08,
-        b'f' => 0x0c,
-        b'n' => b'\n',
-        b'r' => b'\r',
-        b't' => b'\t',
-        other => other,
-    }
-}
-
-/// A key, number or label under way.
-#[derive(Clone, Copy)]
-struct Token {
-    /// The first `len` bytes are set.
-    bytes: [u8; MAX_TOKEN],
-    len: usize,
-}
-
-impl Token {
-    const fn new() -> Self {
-        Self {
-            bytes: [0; MAX_TOKEN],
-            len: 0,
-        }
-    }
-
-    const fn clear(&mut self) {
-        self.len = 0;
-    }
-
-    const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
-    }
-
-    fn push(&mut self, run: &[u8]) {
-        let room = self.bytes.get_mut(self.len..).unwrap_or_default();
-        let len = run.len().min(room.len());
-        if let (Some(to), Some(from)) = (room.get_mut(..len), run.get(..len)) {
-            to.copy_from_slice(from);
-            self.len = self.len.saturating_add(len);
-        }
     }
 }

@@ -26,6 +26,13 @@ pub(super) struct Sieve {
 }
 
 impl Sieve {
+    /// Bytes of memory beside itself.
+    pub(super) fn kept(&self) -> usize {
+        self.held
+            .capacity()
+            .saturating_add(self.out.as_ref().map_or(0, Vec::capacity))
+    }
+
     /// An event ends with the byte at `at`.
     pub(super) fn end_event(&mut self, chunk: &[u8], at: usize, event: Event) {
         let end = at.saturating_add(1);

@@ -1,5 +1,5 @@
 //! Takes a `text/event-stream` in pieces of any size; gives each event's data to the scanner, and
-//! each event's end to the sieve.
+//! the bytes to forward.
 //!
 //! WHATWG HTML section 9.2.6: lines end with LF, CRLF or CR; a byte order mark may lead; `data` lines
 //! of one event are joined by LF; a blank line ends the event. Nothing is kept of what passes.
@@ -7,6 +7,7 @@
 use memchr::memchr2;
 
 use super::{
+    Forward, More, UsageEvent,
     grammar::Node,
     json::{Position, Scanner},
     sieve::Sieve,
@@ -44,10 +45,11 @@ pub(super) struct Sse {
     /// The event under way has had a byte of data.
     has_data: bool,
     prefix: Prefix,
+    sieve: Option<Sieve>,
 }
 
 impl Sse {
-    pub(super) fn new(root: &'static Node) -> Self {
+    pub(super) fn new(root: &'static Node, usage_event: UsageEvent) -> Self {
         Self {
             scanner: Scanner::new(root),
             line: Line::Start,
@@ -59,11 +61,31 @@ impl Sse {
                 text: Position::start(root),
                 event: Event::default(),
             },
+            sieve: match usage_event {
+                UsageEvent::Keep => None,
+                UsageEvent::Remove => Some(Sieve::default()),
+            },
         }
     }
 
-    /// Reads all of `chunk`, and tells `sieve` where events end.
-    pub(super) fn push(&mut self, chunk: &[u8], tally: &mut Tally, sieve: &mut Option<Sieve>) {
+    /// Bytes of memory, itself included.
+    pub(super) fn kept(&self) -> usize {
+        size_of::<Self>()
+            .saturating_add(self.scanner.kept())
+            .saturating_add(self.prefix.bytes.capacity())
+            .saturating_add(self.sieve.as_ref().map_or(0, Sieve::kept))
+    }
+
+    /// Reads `chunk`; says what to forward in its place.
+    pub(super) fn push(&mut self, chunk: &[u8], more: More, tally: &mut Tally) -> Forward {
+        self.read(chunk, tally);
+        match &mut self.sieve {
+            None => Forward::Unchanged,
+            Some(sieve) => sieve.end_chunk(chunk, tally.event, more),
+        }
+    }
+
+    fn read(&mut self, chunk: &[u8], tally: &mut Tally) {
         let mut rest = chunk;
         while let Some((&byte, tail)) = rest.split_first() {
             let at = chunk.len().saturating_sub(rest.len());
@@ -71,7 +93,7 @@ impl Sse {
                 self.after_cr = false;
                 if byte == b'\n' {
                     rest = tail;
-                    if let Some(sieve) = sieve {
+                    if let Some(sieve) = &mut self.sieve {
                         sieve.end_pair(chunk, at);
                     }
                     continue;
@@ -80,7 +102,7 @@ impl Sse {
             if self.line == Line::Start && matches!(byte, b'\n' | b'\r') {
                 rest = tail;
                 self.after_cr = byte == b'\r';
-                if let Some(sieve) = sieve {
+                if let Some(sieve) = &mut self.sieve {
                     sieve.end_event(chunk, at, tally.event);
                 }
                 self.end_event(tally);

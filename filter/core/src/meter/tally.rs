@@ -45,6 +45,16 @@ pub(super) struct Event {
 }
 
 impl Tally {
+    /// Bytes of memory beside itself.
+    pub(super) fn kept(&self) -> usize {
+        let labels = self
+            .finish_reasons
+            .iter()
+            .chain(&self.model)
+            .chain(&self.response_id);
+        labels.map(String::capacity).fold(0, usize::saturating_add)
+    }
+
     pub(super) fn mark(&mut self, mark: Mark) {
         match mark {
             Mark::Choice => self.event.choice = true,

@@ -9,7 +9,7 @@
 //! Time never runs backwards here: where the clock does, the balance stays at the latest time that
 //! it has seen, and nothing is freed until the clock is there again.
 
-use std::{num::NonZeroU64, time::Duration};
+use std::{num::NonZeroU64, ops::RangeInclusive, time::Duration};
 
 use crate::units::{Timestamp, millis};
 
@@ -28,14 +28,14 @@ pub(super) const VACANT: [u8; 2] = [VERSION, 0];
 /// Ends of holds that are told apart.
 const ENDS: NonZeroU64 = NonZeroU64::new(16).unwrap();
 
-/// A hold that spans this many ends is still in the ring when it is rounded up.
-const HOLD_SPAN: u64 = 14;
-
-/// Ends of holds are at most 2^32 ms (50 days) apart, so that a hold lasts at most 1.9 years.
+/// Ends of holds are at most 2^32 ms (50 days) apart.
 const MAX_SCALE: u8 = 32;
 
-/// Version, state, kind of window, scale; number of window, latest time, last end, owner.
-const HEADER: usize = 4 + 8 + 8 + 8 + OwnerId::LEN;
+/// A hold of 15 steps of the coarsest ring is in it, however it is rounded up. That is two years.
+const LONGEST_HOLD: u64 = 15 << MAX_SCALE;
+
+/// Version, state, kind of window, scale; number of window, generation, latest time, last end; owner.
+const HEADER: usize = 4 + 4 * size_of::<u64>() + OwnerId::LEN;
 
 /// Whether a balance may be spent from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -50,6 +50,9 @@ pub(super) enum State {
 pub(super) struct Balance {
     pub(super) owner: OwnerId,
     pub(super) state: State,
+    /// Which of the balances that this value has kept: a reservation in an earlier one, perhaps of
+    /// the same owner, is none in this one.
+    pub(super) generation: u64,
     window: Window,
     /// The latest time that this balance was moved to.
     latest: Timestamp,
@@ -74,6 +77,7 @@ impl Balance {
         Self {
             owner,
             state,
+            generation: 0,
             window,
             latest,
             used: Ring::new(window.slots()),
@@ -86,6 +90,8 @@ impl Balance {
     /// What stands in for a value that could not be read: spent for one window from now.
     pub(super) fn spent(owner: OwnerId, state: State, window: Window, now: Timestamp) -> Self {
         let mut balance = Self::new(owner, state, window, now);
+        // The generation that was there is not known: one that counting from zero does not reach.
+        balance.generation = now.0;
         balance.spend(u64::MAX);
         balance
     }
@@ -103,6 +109,7 @@ impl Balance {
         let (header, amounts) = value.split_first_chunk::<HEADER>()?;
         let [version, state, kind, scale, numbers @ ..] = header;
         let (number, numbers) = numbers.split_first_chunk()?;
+        let (generation, numbers) = numbers.split_first_chunk()?;
         let (latest, numbers) = numbers.split_first_chunk()?;
         let (ended, owner) = numbers.split_first_chunk()?;
         let state = match state {
@@ -116,6 +123,7 @@ impl Balance {
             Window::decode(*kind, u64::from_le_bytes(*number))?,
             Timestamp(u64::from_le_bytes(*latest)),
         );
+        balance.generation = u64::from_le_bytes(*generation);
         balance.scale = *scale;
         balance.ended = Timestamp(u64::from_le_bytes(*ended));
         let (amounts, rest) = amounts.as_chunks();
@@ -146,6 +154,7 @@ impl Balance {
         let (kind, number) = self.window.encode();
         value.extend_from_slice(&[VERSION, state, kind, self.scale]);
         value.extend_from_slice(&number.to_le_bytes());
+        value.extend_from_slice(&self.generation.to_le_bytes());
         value.extend_from_slice(&self.latest.0.to_le_bytes());
         value.extend_from_slice(&self.ended.0.to_le_bytes());
         value.extend_from_slice(self.owner.as_bytes());
@@ -153,6 +162,13 @@ impl Balance {
             value.extend_from_slice(&amount.to_le_bytes());
         }
         value
+    }
+
+    /// A new balance in the place of this idle one.
+    pub(super) const fn succeed(&self, owner: OwnerId, window: Window, now: Timestamp) -> Self {
+        let mut successor = Self::new(owner, State::Claimed, window, now);
+        successor.generation = self.generation.saturating_add(1);
+        successor
     }
 
     /// Whether nobody would lose anything if another owner took this value's place.
@@ -210,8 +226,9 @@ impl Balance {
         if self.window.frees(oldest) <= self.latest {
             return;
         }
-        // A hold may have ended later than it asked for, where the ring was coarse then: the
-        // amount is in one of these slots.
+        // A hold may have ended later than it asked for, where the ring was coarse: the amount is in
+        // one of these slots. What others spent before it may be taken instead: then as much of
+        // this goes on to count, and longer.
         let mut left = amount;
         for slot in oldest..=self.window.slot_at(self.latest) {
             left = left.saturating_sub(self.used.remove(slot, left));
@@ -220,16 +237,8 @@ impl Balance {
 
     /// Holds `amount` for at least `span`; gives when the hold ends.
     pub(super) fn hold(&mut self, amount: u64, span: Duration) -> Timestamp {
-        let span = millis(span).clamp(1, HOLD_SPAN << MAX_SCALE);
-        let fits = |scale: &u8| span >> scale <= HOLD_SPAN;
-        let scale = (0..MAX_SCALE).find(fits).unwrap_or(MAX_SCALE);
-        if self.held.sum() == 0 {
-            self.scale = scale;
-        }
-        while self.scale < scale {
-            self.coarsen();
-        }
-        let end = self.end_at(Timestamp(self.latest.0.saturating_add(span)));
+        let span = millis(span).clamp(1, LONGEST_HOLD);
+        let end = self.reach(Timestamp(self.latest.0.saturating_add(span)));
         self.held.add(end, amount);
         self.time_of(end)
     }
@@ -241,7 +250,8 @@ impl Balance {
 
     /// Holds `amount` more, until the same time as a hold that has not ended.
     pub(super) fn hold_more(&mut self, amount: u64, ends: Timestamp) {
-        self.held.add(self.end_at(ends), amount);
+        let end = self.reach(ends);
+        self.held.add(end, amount);
     }
 
     /// Gives `amount` of a hold back that has not ended.
@@ -268,13 +278,11 @@ impl Balance {
 
     /// When all that was spent until now no longer counts; now, where nothing counts.
     pub(super) fn resets_at(&self) -> Timestamp {
-        self.spent_until()
-            .map(|(frees, _)| frees)
-            .max()
-            .unwrap_or(self.latest)
+        let newest = self.spent_until().next();
+        newest.map_or(self.latest, |(frees, _)| frees)
     }
 
-    /// What was spent and counts, with the time until which it does.
+    /// What was spent and counts, with the time until which it does, newest first.
     fn spent_until(&self) -> impl Iterator<Item = (Timestamp, u64)> {
         let newest = self.window.slot_at(self.latest);
         (0..self.used.len() as u64)
@@ -291,20 +299,34 @@ impl Balance {
             .filter(|(_, amount)| *amount > 0)
     }
 
-    /// Doubles the distance of the ends of holds: each hold ends where it did, or one step later.
+    /// The end at or after `time`, in a ring that is as fine as it can be and reach it.
+    fn reach(&mut self, time: Timestamp) -> u64 {
+        let is_empty = self.held.sum() == 0;
+        if is_empty {
+            self.scale = 0;
+        }
+        while self.scale < MAX_SCALE && self.end_at(time) > *self.ends().end() {
+            if !is_empty {
+                self.coarsen();
+            }
+            self.scale = self.scale.saturating_add(1);
+        }
+        self.end_at(time)
+    }
+
+    /// Moves each hold to where it stands in a ring of the next scale: the same end, or the next.
     fn coarsen(&mut self) {
         let mut held = Ring::new(ENDS);
         for end in self.ends() {
             held.add(end.div_ceil(2), self.held.at(end));
         }
         self.held = held;
-        self.scale = self.scale.saturating_add(1);
     }
 
     /// The numbers of the ends that are to come.
-    fn ends(&self) -> impl Iterator<Item = u64> + use<> {
+    const fn ends(&self) -> RangeInclusive<u64> {
         let last = self.latest.0 >> self.scale;
-        (1..=ENDS.get()).map(move |ahead| last.saturating_add(ahead))
+        last.saturating_add(1)..=last.saturating_add(ENDS.get())
     }
 
     /// The number of the end at or after `time`.

@@ -8,7 +8,7 @@ use crate::units::Timestamp;
 use super::{
     Ask, Reason, Standing,
     amounts::Clamp,
-    balance::{Balance, State},
+    balance::Balance,
     ledger::{Account, Fault, Found, attempt, load, swap},
     store::Store,
 };
@@ -22,6 +22,8 @@ pub(crate) struct Part {
     /// How the budget stood when this last changed.
     pub(super) standing: Standing,
     key: String,
+    /// Of the balance at `key`.
+    generation: u64,
     taken: Taken,
 }
 
@@ -55,12 +57,14 @@ impl Account {
                 Taken::Held(found.balance.hold(amount, hold))
             };
             let standing = self.standing(&found.balance, ask.clamp, now);
+            let generation = found.balance.generation;
             let key = found.replace(store)?;
             Ok(key.map(|key| Part {
                 ask,
                 amount,
                 standing,
                 key,
+                generation,
                 taken,
             }))
         })
@@ -216,7 +220,7 @@ impl Part {
         let stored = load(store, &self.key)?;
         let mut balance = Balance::decode(&stored.value).ok_or(Fault::Malformed)?;
         balance.advance(now);
-        let is_ours = balance.owner == self.ask.owner && balance.state == State::Open;
+        let is_ours = balance.generation == self.generation && balance.owner == self.ask.owner;
         Ok(is_ours.then(|| Found {
             key: self.key.clone(),
             balance,

@@ -145,11 +145,11 @@ impl<S: Store> Table<'_, S> {
         owner: OwnerId,
         now: Timestamp,
     ) -> Result<Option<Found>, Fault> {
-        let Some((at, version)) = self.idle_slot(bucket, &index, owner, now)? else {
+        let Some((at, idle, version)) = self.idle_slot(bucket, &index, owner, now)? else {
             return Err(Fault::TableFull);
         };
         let key = slot_key(self.prefix, bucket, at);
-        let mut balance = Balance::new(owner, State::Claimed, self.window, now);
+        let mut balance = idle.succeed(owner, self.window, now);
         if !swap(self.store, &key, &balance.encode(), version)? {
             return Ok(None);
         }
@@ -182,7 +182,7 @@ impl<S: Store> Table<'_, S> {
         index: &Index,
         owner: OwnerId,
         now: Timestamp,
-    ) -> Result<Option<(usize, Version)>, Fault> {
+    ) -> Result<Option<(usize, Balance, Version)>, Fault> {
         let mut being_claimed = None;
         for at in index.candidates(owner, self.size.slots) {
             let key = slot_key(self.prefix, bucket, at);
@@ -196,16 +196,16 @@ impl<S: Store> Table<'_, S> {
             balance.advance(now);
             if balance.state == State::Claimed && ![owner, OwnerId::NOBODY].contains(&balance.owner)
             {
-                being_claimed.get_or_insert((at, stored.version));
+                being_claimed.get_or_insert((at, balance, stored.version));
             } else if balance.is_idle() {
-                return Ok(Some((at, stored.version)));
+                return Ok(Some((at, balance, stored.version)));
             }
         }
         Ok(being_claimed)
     }
 
-    /// Replaces an index that can't be read by what the slots say. Claims that are under way are
-    /// undone first, so that none of them opens a slot that the new index does not name.
+    /// Replaces an index that can't be read by what the slots say. Slots that are being claimed get
+    /// a new version first, so that none is opened that the new index does not name.
     fn rebuild_index(&self, bucket: u32, key: &str, version: Version) -> Result<(), Fault> {
         let mut index = Index::empty();
         for at in 0..SLOTS {
@@ -227,7 +227,7 @@ impl<S: Store> Table<'_, S> {
                 })
                 | None => {}
                 Some(_) => {
-                    if !swap(self.store, &slot_key, &VACANT, stored.version)? {
+                    if !swap(self.store, &slot_key, &stored.value, stored.version)? {
                         return Ok(());
                     }
                 }

@@ -7,7 +7,7 @@
 mod certificate;
 mod token;
 
-use std::fmt;
+use std::{fmt, sync::OnceLock};
 
 pub(crate) use self::token::claim;
 use crate::{
@@ -94,7 +94,7 @@ pub fn prove(
                 audience,
             } => token::prove(slots, subject, audience, presented, attributes)?,
             Source::Mtls { trust_domains } => certificate::prove(trust_domains, attributes)?,
-            Source::Proxy { subject } => Some(proxy(subject, attributes)?),
+            Source::Proxy { subject, bound } => Some(proxy(subject, bound, attributes)?),
         };
         match (identity.require, proven) {
             (Require::Any, Some(subject)) => return Ok(subject),
@@ -114,23 +114,38 @@ pub fn prove(
     named.ok_or(Denial::NoIdentity)
 }
 
-fn proxy(pieces: &[Piece], attributes: &impl Attributes) -> Result<Subject, Denial> {
+fn proxy(
+    pieces: &[Piece],
+    bound: &OnceLock<String>,
+    attributes: &impl Attributes,
+) -> Result<Subject, Denial> {
+    let id = match bound.get() {
+        Some(id) => id,
+        None => bound.get_or_init({
+            let id = bind(pieces, attributes)?;
+            || id
+        }),
+    };
+    Ok(Subject {
+        id: SubjectId(id.clone()),
+        proof: Proof::Proxy,
+        claims_in: None,
+    })
+}
+
+fn bind(pieces: &[Piece], attributes: &impl Attributes) -> Result<String, Denial> {
     let mut id = String::new();
     for piece in pieces {
         match piece {
             Piece::Literal(literal) => id.push_str(literal),
             Piece::NodeMetadata(field) => {
                 let value = text(attributes, &["xds", "node", "metadata", field]);
-                let value = value.filter(|v| certificate::is_segment(v));
+                let value = value.filter(|value| certificate::is_segment(value));
                 id.push_str(&value.ok_or(Denial::SubjectMalformed)?);
             }
         }
     }
-    Ok(Subject {
-        id: SubjectId(id),
-        proof: Proof::Proxy,
-        claims_in: None,
-    })
+    Ok(id)
 }
 
 #[cfg(test)]

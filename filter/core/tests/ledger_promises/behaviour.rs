@@ -1,5 +1,7 @@
 //! What a budget promises, one test each, on shared data in memory.
 
+use std::time::Duration;
+
 use almoner_core::reservation::{
     Amounts, BudgetIndex, Clamp, Fault, Ledger, OwnerId, Owners, Reason, Refusal, Reservation, Unit,
 };
@@ -30,7 +32,7 @@ fn free(ledger: &Ledger, store: &Memory, now: Timestamp) -> u64 {
     standing.remaining
 }
 
-fn retry_after(refusal: Refusal) -> Option<std::time::Duration> {
+fn retry_after(refusal: Refusal) -> Option<Duration> {
     match refusal.reason {
         Reason::Spent { retry_after, .. } => retry_after,
         other => panic!("refused for another reason: {other}"),
@@ -229,6 +231,40 @@ fn settling_after_the_hold_ended_charges_exactly_what_was_used() {
 }
 
 #[test]
+fn a_hold_that_ended_has_ended_when_a_longer_one_is_taken() {
+    let ledger = shared(100, "1m");
+    let store = Memory::of(&ledger);
+    let moment = Duration::from_millis(1);
+    let short = ledger
+        .reserve(&store, &everybody(), &tokens(10), START, moment)
+        .unwrap();
+    let now = START.after(moment);
+    let long = reserve(&ledger, &store, 20, now).unwrap();
+    let _ = ledger.settle(&store, short, &tokens(0), now);
+    assert_eq!(free(&ledger, &store, now), 80);
+    let _ = ledger.settle(&store, long, &tokens(20), now);
+}
+
+#[test]
+fn a_top_up_lasts_as_long_as_the_reservation_did_when_it_held_nothing() {
+    let ledger = shared(100, "1m");
+    let store = Memory::of(&ledger);
+    let mut long = reserve(&ledger, &store, 0, START).unwrap();
+    let moment = Duration::from_millis(1);
+    let short = ledger
+        .reserve(&store, &everybody(), &tokens(0), START, moment)
+        .unwrap();
+    ledger
+        .top_up(&store, &mut long, &tokens(10), START)
+        .unwrap();
+    let now = START.after(HOLD / 2);
+    assert_eq!(free(&ledger, &store, now), 90);
+    let _ = ledger.settle(&store, long, &tokens(0), now);
+    assert_eq!(free(&ledger, &store, now), 100);
+    let _ = ledger.settle(&store, short, &tokens(0), now);
+}
+
+#[test]
 fn a_top_up_extends_the_hold_or_changes_nothing() {
     let owners = || Owners::Listed(vec![OwnerId::all()]);
     let ledger = Ledger::new(
@@ -356,8 +392,8 @@ fn a_value_that_cannot_be_read_counts_as_spent_for_one_window() {
         b"garbage",
         &[1, 2],
         &[2, 0],
-        &[1; 660],
-        &[0xff; 660],
+        &[1; 668],
+        &[0xff; 668],
     ] {
         let store = Memory::of(&ledger);
         let key = &store.keys()[0];
@@ -455,7 +491,7 @@ fn absurd_amounts_and_times_saturate() {
     let _ = ledger.settle(&store, running, &tokens(u64::MAX), START);
     assert!(reserve(&ledger, &store, 1, START).is_err());
     spend(&ledger, &store, 1, Timestamp(u64::MAX));
-    let forever = std::time::Duration::MAX;
+    let forever = Duration::MAX;
     let store = Memory::of(&ledger);
     let running = ledger
         .reserve(&store, &everybody(), &tokens(7), START, forever)

@@ -1,7 +1,7 @@
 //! A budget per subject: a table of slots, each for one subject at a time.
 
 use almoner_core::{
-    reservation::{Fault, Ledger, Reason, Refusal, Reservation},
+    reservation::{Fault, Ledger, Owners, Reason, Refusal, Reservation, Unit},
     units::Timestamp,
 };
 
@@ -129,6 +129,30 @@ fn what_was_used_beyond_a_hold_of_nothing_is_counted_after_its_slot_was_lost() {
     let settled = ledger.settle(&store, running, &tokens(10), START).budgets[0];
     assert_eq!((settled.overdraft(), settled.fault), (10, None));
     assert!(reserve(&ledger, &store, "first", 1, START).is_err());
+}
+
+#[test]
+fn a_subject_that_lost_its_slot_and_came_back_gets_no_refund_for_the_time_before() {
+    let owners = Owners::Table(1);
+    let ledger = Ledger::new("test", vec![budget("r", Unit::Requests, 1, "10s", owners)]);
+    let store = Memory::of(&ledger);
+    let before = reserve(&ledger, &store, "first", 0, START).unwrap();
+    let refusal = reserve(&ledger, &store, "first", 0, START).unwrap_err();
+    let Reason::Spent {
+        retry_after: Some(wait),
+        ..
+    } = refusal.reason
+    else {
+        panic!("{refusal}")
+    };
+    let idle = START.after(wait);
+    let other = reserve(&ledger, &store, "other", 0, idle).unwrap();
+    let _ = ledger.release(&store, other, idle);
+
+    let clock_back = Timestamp(idle.0 - 1);
+    let _ = reserve(&ledger, &store, "first", 0, clock_back).unwrap();
+    let _ = ledger.release(&store, before, clock_back);
+    assert!(reserve(&ledger, &store, "first", 0, clock_back).is_err());
 }
 
 #[test]

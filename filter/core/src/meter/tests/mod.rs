@@ -1,9 +1,12 @@
 //! The meter as a whole, on streams of our own: every fixture whole, byte by byte, at every split.
 
+mod damage;
+mod dialects;
+
 use super::*;
 use crate::api::{Api, Endpoint};
 
-pub(super) fn setup(dialect: Dialect, content_type: &str) -> MeterSetup<'_> {
+fn setup(dialect: Dialect, content_type: &str) -> MeterSetup<'_> {
     MeterSetup {
         form: Form::new(dialect, Charge::Both),
         status: 200,
@@ -32,7 +35,7 @@ fn run(setup: &MeterSetup<'_>, chunks: &[&[u8]], end: End) -> (Metered, Vec<u8>)
 }
 
 /// As `run` of the whole body, having checked that pieces make no difference.
-pub(super) fn run_split(setup: &MeterSetup<'_>, body: &[u8], end: End) -> (Metered, Vec<u8>) {
+fn run_split(setup: &MeterSetup<'_>, body: &[u8], end: End) -> (Metered, Vec<u8>) {
     let whole = run(setup, &[body], end);
     let bytes: Vec<&[u8]> = body.chunks(1).collect();
     assert_eq!(run(setup, &bytes, end), whole, "byte by byte");
@@ -43,14 +46,14 @@ pub(super) fn run_split(setup: &MeterSetup<'_>, body: &[u8], end: End) -> (Meter
     whole
 }
 
-pub(super) fn metered(setup: &MeterSetup<'_>, body: &str, end: End) -> Metered {
+fn metered(setup: &MeterSetup<'_>, body: &str, end: End) -> Metered {
     let (metered, forwarded) = run_split(setup, body.as_bytes(), end);
     assert_eq!(forwarded, body.as_bytes(), "forwarded untouched");
     metered
 }
 
-pub(super) const SSE: &str = "text/event-stream; charset=utf-8";
-pub(super) const JSON: &str = "application/json";
+const SSE: &str = "text/event-stream; charset=utf-8";
+const JSON: &str = "application/json";
 
 fn chat_event(rest: &str) -> String {
     format!(
@@ -413,6 +416,10 @@ fn what_cannot_be_read_is_forwarded_and_charged_by_size() {
         content_type: b"text/html",
         ..json
     };
+    let plain = MeterSetup {
+        content_type: b"text/plain",
+        ..json
+    };
     let gzip = MeterSetup {
         content_encoding: b"gzip",
         ..json
@@ -420,12 +427,30 @@ fn what_cannot_be_read_is_forwarded_and_charged_by_size() {
     for (setup, error) in [
         (json, MeterError::Malformed),
         (html, MeterError::UnknownContentType),
+        (plain, MeterError::UnknownContentType),
         (gzip, MeterError::Compressed),
     ] {
         let metered = metered(&setup, &body, End::Complete);
         assert_eq!(metered.error, Some(error));
         assert_eq!(metered.completeness, Completeness::Estimated);
         assert!(metered.usage.output >= Some(Tokens(100)), "{metered:?}");
+    }
+}
+
+#[test]
+fn a_body_without_a_telling_media_type_is_known_by_its_first_byte() {
+    let stream = chat_stream("\n", CHAT_USAGE);
+    let json = format!(r#" {{"usage":{CHAT_USAGE},"choices":[]}}"#);
+    for content_type in ["", "text/plain; charset=utf-8", "application/octet-stream"] {
+        let setup = setup(Dialect::OpenAi, content_type);
+        assert_eq!(metered(&setup, &stream, End::Complete).usage, chat_usage());
+        assert_eq!(metered(&setup, &json, End::Complete).usage, chat_usage());
+        let remove = MeterSetup {
+            usage_event: UsageEvent::Remove,
+            ..setup
+        };
+        let (_, forwarded) = run_split(&remove, stream.as_bytes(), End::Complete);
+        assert_eq!(String::from_utf8(forwarded).unwrap(), chat_stream("\n", ""));
     }
 }
 

@@ -1,10 +1,8 @@
 //! One small answer of each dialect beside chat and messages, in each form: whole, byte by byte, at
 //! every split.
 
-use super::{
-    tests::{JSON, SSE, metered, setup},
-    *,
-};
+use super::{JSON, SSE, metered, run_split, setup};
+use crate::meter::*;
 
 const AWS: &str = "application/vnd.amazon.eventstream";
 
@@ -246,7 +244,7 @@ fn converse_stream() -> Vec<u8> {
 
 #[test]
 fn converse_reports_in_its_last_frame() {
-    let (metered, forwarded) = tests::run_split(
+    let (metered, forwarded) = run_split(
         &setup(Dialect::BedrockConverse, AWS),
         &converse_stream(),
         End::Complete,
@@ -281,7 +279,7 @@ fn a_damaged_frame_counts_for_nothing_and_is_forwarded() {
         let mut body = whole.clone();
         body[at] ^= 0x20;
         let setup = setup(Dialect::BedrockConverse, AWS);
-        let (metered, forwarded) = tests::run_split(&setup, &body, End::Complete);
+        let (metered, forwarded) = run_split(&setup, &body, End::Complete);
         assert_eq!(forwarded, body);
         assert_eq!(metered.error, Some(MeterError::Malformed), "at {at}");
         assert_eq!(metered.reported, Usage::default(), "at {at}");
@@ -296,8 +294,7 @@ fn an_exception_frame_is_marked() {
         "throttlingException",
         r#"{"message":"slow down"}"#,
     );
-    let (metered, _) =
-        tests::run_split(&setup(Dialect::BedrockConverse, AWS), &body, End::Complete);
+    let (metered, _) = run_split(&setup(Dialect::BedrockConverse, AWS), &body, End::Complete);
     assert_eq!(metered.completeness, Completeness::Failed);
 }
 
@@ -321,7 +318,7 @@ fn invoke_streams_carry_the_model_s_own_events_in_base64() {
         r#""amazon-bedrock-invocationMetrics":{"inputTokenCount":13,"outputTokenCount":98}"#;
     let stop = chunk(&format!(r#"{{"type":"message_stop",{metrics}}}"#));
     let setup = setup(Dialect::BedrockInvoke, AWS);
-    let (metered, _) = tests::run_split(&setup, &[start, delta, stop].concat(), End::Complete);
+    let (metered, _) = run_split(&setup, &[start, delta, stop].concat(), End::Complete);
     assert_eq!(
         (metered.usage.input, metered.usage.output),
         (tokens(20), tokens(130))
@@ -330,7 +327,7 @@ fn invoke_streams_carry_the_model_s_own_events_in_base64() {
 
     let text = chunk(r#"{"outputText":"Hello","completionReason":"FINISH"}"#);
     let end = chunk(&format!("{{{metrics}}}"));
-    let (metered, _) = tests::run_split(&setup, &[text, end].concat(), End::Complete);
+    let (metered, _) = run_split(&setup, &[text, end].concat(), End::Complete);
     assert_eq!(
         (metered.usage.input, metered.usage.output),
         (tokens(13), tokens(98))
