@@ -14,9 +14,6 @@ from support.redaction import leaks, written
 from support.sdk import Charge, Workload
 from support.stand import BOT
 
-LEFT_OVER = "sk-ant-left-over-0123456789abcdef"
-"""A key that somebody forgot in an application's configuration."""
-
 
 def opening(page: Page, scene: Scene):
     version = json.loads(scene.gateway.admin("/server_info"))["version"].split("/")[1]
@@ -35,7 +32,7 @@ def opening(page: Page, scene: Scene):
 
 def swap_the_key(page: Page, scene: Scene):
     bot = scene.workload("support-bot")
-    leftovers = {"x-api-key": LEFT_OVER, "cookie": "session=5up3rs3cret"}
+    leftovers = {"x-api-key": scene.left_over, "cookie": "session=5up3rs3cret"}
     workload = bot.openai(organization="org-acme", default_headers=leftovers)
     page.line(f'    OpenAI(base_url="{workload.base_url}", api_key="{shown(bot.token)}")')
     answer = workload.chat.completions.with_raw_response.create(
@@ -57,7 +54,7 @@ def swap_the_key(page: Page, scene: Scene):
     key = scene.stand.openai_key
     attached = received.header("authorization")
     page.promise("the provider got OpenAI's key", attached == f"Bearer {key}")
-    secrets = [bot.token, LEFT_OVER, "5up3rs3cret", "org-acme"]
+    secrets = [bot.token, scene.left_over, "5up3rs3cret", "org-acme"]
     arrived = [shown(each) for each in secrets if each.encode() in received.everything()]
     page.promise("nothing that the workload sent as a secret reached it", not arrived, arrived)
     seen = key.encode() in answer.content or key in str(answer.headers)
@@ -237,11 +234,9 @@ def read_records(page: Page, scene: Scene):
     sums = total([charge for charge in charges if charge.completeness == "complete"])
     reported = {kind: served["reported"][kind] for kind in sums}
     page.promise("they add up to what the provider reported, to the token", sums == reported, sums)
-    secrets = {"OpenAI's key": scene.stand.openai_key, "the left-over key": LEFT_OVER}
-    secrets |= {f"token {number}": token for number, token in enumerate(scene.tokens)}
     things = list(written(scene.stand, scene.gateway))
     size = sum(len(content) for _, content in things)
-    found = leaks(secrets, things)
+    found = leaks(scene.stand.secrets(), things)
     page.promise(f"no secret in {size // 1024} KiB of logs, records and metrics", not found, found)
 
 

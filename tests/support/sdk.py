@@ -65,8 +65,8 @@ class Workload:
         """What it left; awaits `count` records."""
 
         def enough():
-            lines = [line["record"]["value"] for line in self.gateway.lines() if line["record"]]
-            found = [record for record in lines if record.get("almoner.subject") == self.subject]
+            records = [line["record"] for line in self.gateway.lines()]
+            found = [each for each in records if each.get("almoner.subject") == self.subject]
             return found if len(found) >= count else None
 
         return eventually(enough, what=f"{count} records of {self.subject}")
