@@ -35,6 +35,7 @@ def gateway(stand, broker):
         for name in ("legacy", "absent"):
             provider = {"match": {"path_prefix": f"/{name}"}, "clusters": [name]}
             document["providers"][name] = document["providers"]["openai"] | provider
+        document["budgets"]["nothing"] = {"unit": "tokens", "limit": 1, "window": "1m"}
         document["policies"] += policies(document["policies"][0])
         envoy.set_policy(configuration, document)
         add_listener_without_hold_mode(configuration, document)
@@ -61,13 +62,17 @@ def policies(shipped: dict) -> list[dict]:
 
     def variation(name: str, **changes) -> dict:
         policy = copy.deepcopy(shipped) | {"name": name, "budgets": []} | changes
-        policy["subjects"] = [f"spiffe://prod.example/ns/{name}/sa/*"]
+        token = f"jwt:https://issuer.prod.example|{name}-*"
+        policy["subjects"] = [f"spiffe://prod.example/ns/{name}/sa/*", token]
         policy["allow"][0]["providers"] = ["openai", "legacy", "absent"]
         return policy
 
     return [
         variation("free"),
         variation("brief", max_stream_duration="1s"),
+        variation("watched", mode="observe"),
+        variation("watched-place", mode="observe", conditions={"cidrs": ["192.0.2.0/24"]}),
+        variation("watched-purse", mode="observe", budgets=["nothing"]),
     ]
 
 

@@ -66,7 +66,10 @@ BAD_TOKENS = {
         lambda i: i.mint("support-bot", expires_in=None),
         "token_bad_signature",
     ),
-    "not yet valid": (lambda i: i.mint("support-bot", nbf=time.time() + 900), "token_not_yet_valid"),
+    "not yet valid": (
+        lambda i: i.mint("support-bot", nbf=time.time() + 900),
+        "token_not_yet_valid",
+    ),
     "of another audience": (lambda i: i.mint("support-bot", aud="elsewhere"), "token_bad_audience"),
     "of other audiences": (lambda i: i.mint("support-bot", aud=["a", "b"]), "token_bad_audience"),
     "without an audience": (lambda i: i.mint("support-bot", aud=None), "token_bad_audience"),
@@ -161,8 +164,8 @@ def test_of_two_tokens_the_first_good_one_decides(
     else:
         assert answer.status == 200
         # A lease that is at hand is not asked for again.
-        assert all(form["subject_token"] == tokens[subject != "support-first"]
-                   for form in broker.forms[before:])
+        decided = tokens[subject != "support-first"]
+        assert all(form["subject_token"] == decided for form in broker.forms[before:])
         received = stand.provider.request("two tokens").everything()
         assert not any(token.encode() in received for token in tokens)
     if subject:

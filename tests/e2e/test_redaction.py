@@ -1,6 +1,7 @@
 """The search for secrets that ends every run finds them: else its silence would mean nothing."""
 
 import base64
+import shutil
 
 import pytest
 
@@ -41,7 +42,8 @@ def test_a_token_is_found_in_any_of_its_parts(stand):
 
 def test_a_secret_in_an_envoys_debug_log_is_found(stand, tmp_path):
     """Envoy at `debug` prints what callers send: a leak that is there to be found."""
-    secret, configuration = "sk-ant-planted-in-a-log-0123456789", stand.configuration("gateway.yaml")
+    secret = "sk-ant-planted-in-a-log-0123456789"
+    configuration = stand.configuration("gateway.yaml")
     envoy.use_module(configuration, paths.empty_filter(), adapt_capabilities=True)
     with envoy.Envoy(configuration, tmp_path, concurrency=1, log_level="debug") as talkative:
         Caller(talkative.port("jwt"), stand.servers.ca, token=secret).chat("planted")
@@ -56,8 +58,7 @@ def test_the_end_of_the_run_searches_all_that_is_written(stand, name):
     try:
         assert [leak for leak in stand.leaks() if leak.endswith(f"in {leaky.name}")]
     finally:
-        leaky.unlink()
-        leaky.parent.rmdir()
+        shutil.rmtree(stand.run / "leaky")
 
 
 def test_what_admin_ports_and_answers_say_is_written(stand):

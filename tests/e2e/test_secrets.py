@@ -248,7 +248,7 @@ def test_a_websocket_with_a_key_as_its_subprotocol_is_refused(stand, gateway, pr
         headers += [(":protocol", "websocket")]
     else:
         headers += [("connection", "upgrade"), ("upgrade", "websocket")]
-        headers += [("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")]
+        headers += [("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZQ==")]
     caller = stand.workload(gateway, protocol=protocol)
     method = "CONNECT" if protocol == "h2" else "GET"
     try:
