@@ -267,11 +267,13 @@ def test_a_refused_request_has_spent_nothing(broker, new_caller):
 
 def test_a_failure_of_the_provider_has_spent_a_request_and_no_tokens(gateway, new_caller):
     caller = new_caller("both")
-    answer = caller.chat(cue(fail="server"), max_tokens=100)
+    answer = caller.chat(cue(fail="server"), max_tokens=10_000)
     assert answer.status == 500
-    assert tokens(gateway.record(answer), "charged") == 0
-    # All tokens are there: the refusals below are the other budget's.
-    assert caller.chat(cue(fail="server"), max_tokens=58_500).status == 500
+    record = gateway.record(answer)
+    assert tokens(record, "charged") == 0
+    # All tokens are there: the refusal below is the other budget's.
+    whole = LIMIT - record["almoner.reserved.input_tokens"]
+    assert caller.chat(cue(fail="server"), max_tokens=whole).status == 500
     assert requests_left(caller) == 3
 
 

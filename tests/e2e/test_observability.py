@@ -16,7 +16,7 @@ def test_the_record_of_a_served_exchange_says_who_what_and_how_much(
     answer = caller.chat(text, stream=True, max_tokens=50)
     line = gateway.line(answer)
     assert (line["status"], line["route"]) == (200, "openai")
-    record = line["record"]["value"]
+    record = line["record"]
     assert re.fullmatch("[0-9a-f]{16}", record.pop("almoner.policy_digest"))
     assert record.pop("almoner.began_ms") > 1_700_000_000_000
     assert 0 <= record.pop("almoner.duration_ms") < 10_000
