@@ -1,6 +1,10 @@
 //! The listed Envoys: takes a TLS identity, gives what that Envoy may assert.
 
-use almoner_core::{glob::Glob, subject::SubjectId};
+use almoner_core::{
+    glob::Glob,
+    spiffe::{self, is_trust_domain},
+    subject::SubjectId,
+};
 use thiserror::Error;
 
 use crate::config;
@@ -10,33 +14,14 @@ use crate::config;
 pub(crate) struct SpiffeId(String);
 
 impl SpiffeId {
-    /// Reads a SPIFFE ID that names a workload (SPIFFE-ID, sections 2.1 to 2.3): a lower-case trust
-    /// domain, and a path without empty or dot segments and without escapes.
+    /// Reads a SPIFFE ID that names a workload, as the plugin reads it.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let rest = text
-            .strip_prefix("spiffe://")
-            .filter(|_| text.len() <= 2048)?;
-        let (domain, path) = rest.split_once('/')?;
-        (is_trust_domain(domain) && path.split('/').all(is_segment)).then(|| Self(text.to_owned()))
+        spiffe::parts(text).map(|_| Self(text.to_owned()))
     }
 
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
-}
-
-fn is_trust_domain(text: &str) -> bool {
-    (1..=255).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_'))
-}
-
-fn is_segment(text: &str) -> bool {
-    !matches!(text, "" | "." | "..")
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
 }
 
 /// Why the list was refused.

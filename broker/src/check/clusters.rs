@@ -71,14 +71,18 @@ pub(super) fn chosen_by_caller(world: &World<'_>, findings: &mut Findings<'_>) {
     }
     for server in &world.envoy.servers {
         for route in server.routes() {
-            for field in [
+            let action = route.action();
+            let weighted = action.down(&["weighted_clusters", "clusters"]).items();
+            let of_action = [
                 "cluster_header",
                 "cluster_specifier_plugin",
                 "inline_cluster_specifier_plugin",
-            ] {
-                let choice = route.action().at(field);
+            ]
+            .map(|field| action.at(field));
+            let of_weighted = weighted.iter().map(|one| one.at("cluster_header"));
+            for choice in of_action.into_iter().chain(of_weighted) {
                 if choice.is_there() {
-                    findings.error(&choice, "`cluster` or `weighted_clusters`", ADVICE);
+                    findings.error(&choice, "clusters by their names", ADVICE);
                 }
             }
         }

@@ -130,9 +130,6 @@ pub(super) fn unseen(world: &World<'_>, findings: &mut Findings<'_>) {
 fn unseen_of<'a>(server: &Server<'a>) -> Vec<Node<'a>> {
     let http = &server.http;
     let mut places = vec![http.at("rds"), http.at("scoped_routes")];
-    for host in server.virtual_hosts() {
-        places.push(host.at("matcher"));
-    }
     places.extend(
         server
             .filters

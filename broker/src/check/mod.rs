@@ -76,6 +76,7 @@ const CHECKS: &[(&str, Needs, Check)] = &[
     ("provider-tls", Needs::Patches, clusters::provider_tls),
     ("broker-tls", Needs::Patches, clusters::broker_tls),
     ("route", Needs::Whole, routes::target),
+    ("steady-route", Needs::Patches, routes::steady),
     ("rewrite", Needs::Whole, routes::rewrite),
     ("retry", Needs::Whole, routes::retries),
     ("copies", Needs::Whole, routes::copies),

@@ -9,6 +9,21 @@ use super::{
     node::Node,
 };
 
+/// What a match may ask for: nothing that an edit of the plugin, or time, changes. Of `:path` the
+/// plugin edits the query alone, which these leave out; of `headers` only the next two count.
+const STEADY: [&str; 9] = [
+    "prefix",
+    "path",
+    "safe_regex",
+    "path_separated_prefix",
+    "path_match_policy",
+    "connect_matcher",
+    "case_sensitive",
+    "tls_context",
+    "headers",
+];
+const STEADY_HEADERS: [&str; 2] = [":authority", ":method"];
+
 /// What a retry may be for: nothing that a provider may have begun to bill.
 const RETRIED: [&str; 2] = ["connect-failure", "refused-stream"];
 
@@ -58,6 +73,45 @@ fn leads_to(route: &Route<'_>, provider: &Provider) -> bool {
         .iter()
         .filter_map(Node::text)
         .any(|name| has(provider, name))
+}
+
+/// The route of a request is the same before and after the plugin's edits.
+///
+/// Envoy's router looks for the route again once a header or the path was edited, after the plugin
+/// compared the route's cluster with the provider's. Routes to other upstreams count too: the
+/// credential could go there. `route` and `chosen-by-caller` see to what the route found leads to.
+pub(super) fn steady(world: &World<'_>, findings: &mut Findings<'_>) {
+    const EXPECTED: &str = "a match by path, `:authority` and `:method` alone";
+    const ADVICE: &str = "Envoy looks for the route again after the plugin's edits, and could send \
+                          the credential elsewhere: lead to one provider by its path";
+    for server in &world.envoy.servers {
+        let host_header = server.http.down(&["route_config", "vhost_header"]);
+        if host_header.is_there() {
+            findings.error(&host_header, "none", ADVICE);
+        }
+        for host in server.virtual_hosts() {
+            let matcher = host.at("matcher");
+            if matcher.is_there() {
+                findings.error(&matcher, "`routes`", ADVICE);
+            }
+        }
+        for route in server.routes() {
+            for place in unsteady(&route.node.at("match")) {
+                findings.error(&place, EXPECTED, ADVICE);
+            }
+        }
+    }
+}
+
+/// The parts of a route's match that may give another answer after an edit.
+fn unsteady<'a>(rules: &Node<'a>) -> Vec<Node<'a>> {
+    let steady = STEADY.map(|field| rules.at(field).path().to_owned());
+    let entries = rules.entries().into_iter().map(|(_, place)| place);
+    let others = entries.filter(|place| !steady.contains(&place.path().to_owned()));
+    let headers = rules.at("headers").items().into_iter();
+    let names = headers.map(|header| header.at("name"));
+    let edited = names.filter(|name| !STEADY_HEADERS.iter().any(|steady| name.is_text(steady)));
+    others.chain(edited).collect()
 }
 
 /// What goes up is the path that was decided about: a route's rewrite is exactly the provider's

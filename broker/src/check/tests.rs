@@ -182,7 +182,7 @@ normal-path      | http:/normalize_path | - | normalize_path
 normal-path      | http:/merge_slashes | false | merge_slashes
 record           | http:/access_log | - | access_log
 record           | http:/access_log/0/filter | {"status_code_filter": {}} | access_log
-record           | http:/access_log/0/typed_config/log_format/json_format/record | "%FILTER_STATE(wasm.rec:PLAIN)%" | access_log
+record           | http:/access_log/0/typed_config/log_format/text_format_source/inline_string | "%FILTER_STATE(wasm.rec:TYPED)%" | access_log
 admin            | /admin/address/socket_address/address | "0.0.0.0" | admin.address.socket_address.address
 unseen           | /dynamic_resources | {"lds_config": {}} | dynamic_resources
 unseen           | http:/rds | {"route_config_name": "a"} | typed_config.rds
@@ -199,9 +199,23 @@ provider-tls     | upstream:/trust_chain_verification | "ACCEPT_UNTRUSTED" | tru
 provider-tls     | clusters:/0/transport_socket_matches | [{"transport_socket": {"name": "raw"}}] | transport_socket_matches[0].transport_socket.typed_config
 provider-tls     | clusters:/1/transport_socket/typed_config/auto_sni_san_validation | - | match_typed_subject_alt_names
 broker-tls       | clusters:/2/transport_socket/typed_config/common_tls_context/tls_certificates | - | tls_certificates
+chosen-by-caller | route:/route | {"weighted_clusters": {"clusters": [{"name": "openai"}, {"cluster_header": "x-cluster"}]}} | clusters[1].cluster_header
 route            | route:/route/cluster | "broker" | routes[0].route
 route            | route:/route | {"weighted_clusters": {"clusters": [{"name": "openai"}, {"name": "inner"}]}} | routes[0].route
 route            | host:/routes/1 | - | route_config
+steady-route     | route:/match/headers | [{"name": ":method"}, {"name": "x-team"}] | match.headers[1].name
+steady-route     | route:/match/headers | [{"name": ":path"}] | match.headers[0].name
+steady-route     | route:/match/headers | [{"present_match": true}] | match.headers[0].name
+steady-route     | route:/match/query_parameters | [{"name": "key"}] | match.query_parameters
+steady-route     | route:/match/queryParameters | [{"name": "key"}] | match.queryParameters
+steady-route     | route:/match/runtime_fraction | {"default_value": {"numerator": 50}} | match.runtime_fraction
+steady-route     | route:/match/dynamic_metadata | [{"filter": "a"}] | match.dynamic_metadata
+steady-route     | route:/match/filter_state | [{"key": "a"}] | match.filter_state
+steady-route     | route:/match/cookies | [{"name": "a"}] | match.cookies
+steady-route     | route:/match/grpc | {} | match.grpc
+steady-route     | host:/routes/2 | {"match": {"prefix": "/", "headers": [{"name": "x-a"}]}, "route": {"cluster": "other"}} | routes[2].match.headers[0].name
+steady-route     | host:/matcher | {"matcher_tree": {}} | hosts[0].matcher
+steady-route     | http:/route_config/vhost_header | "x-host" | route_config.vhost_header
 rewrite          | route:/match/prefix | "/openai" | routes[0]
 rewrite          | route:/match | {"path_separated_prefix": "/openai"} | routes[0]
 rewrite          | route:/match | {"safe_regex": {}} | routes[0]
@@ -323,6 +337,15 @@ fn other_sound_ways_of_writing_it_pass() {
             json!({ "weighted_clusters": { "clusters": [{ "name": "openai", "weight": 1 }] },
                     "prefix_rewrite": "/" }),
         )],
+        vec![
+            route(
+                0,
+                "/match/headers",
+                json!([{ "name": ":authority" }, { "name": ":method" }]),
+            ),
+            route(0, "/match/caseSensitive", json!(true)),
+            route(2, "/match/query_parameters", json!([{ "name": "probe" }])),
+        ],
         vec![("/admin".to_owned(), Value::Null)],
         vec![(
             "/admin/address".to_owned(),

@@ -22,6 +22,8 @@ pub mod denial;
 
 pub mod glob;
 
+pub mod spiffe;
+
 pub mod secret;
 
 pub mod config;

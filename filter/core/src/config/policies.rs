@@ -6,9 +6,9 @@ use ipnet::IpNet;
 
 use super::{
     Allow, Budget, Conditions, ConfigError, Identity, Network, Policy, Provider, Source, document,
-    resolve::{duration, is_trust_domain, name},
+    resolve::{duration, name},
 };
-use crate::{api::Class, glob::Glob, reservation::Unit, units::Tokens};
+use crate::{api::Class, glob::Glob, reservation::Unit, spiffe::is_trust_domain, units::Tokens};
 
 /// What policies may refer to.
 pub(super) struct Names<'a> {

@@ -13,7 +13,7 @@ use super::{
     document::{self, Document, Named, Per},
     policies,
 };
-use crate::{head::headers::PassHeaders, reservation::Expected};
+use crate::{head::headers::PassHeaders, reservation::Expected, spiffe::is_trust_domain};
 
 const DEFAULT_BODY_LIMIT: u64 = 8 * 1024 * 1024;
 const DEFAULT_LEASES: u32 = 10_000;
@@ -188,14 +188,6 @@ fn mtls_source(path: &str, written: document::Mtls) -> Result<Source, ConfigErro
     Ok(Source::Mtls {
         trust_domains: written.trust_domains,
     })
-}
-
-/// SPIFFE ID, section 2.1: lower-case letters, digits, dots, dashes, underscores.
-pub(super) fn is_trust_domain(text: &str) -> bool {
-    (1..=255).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_'))
 }
 
 fn proxy_source(path: &str, written: &str) -> Result<Source, ConfigError> {

@@ -4,6 +4,7 @@ use super::{Proof, Subject, SubjectId};
 use crate::{
     attributes::{Attributes, flag, text},
     denial::Denial,
+    spiffe,
 };
 
 /// `None` where the connection has no client certificate.
@@ -20,10 +21,7 @@ pub(super) fn prove(
     }
     let san = text(attributes, &["connection", "uri_san_peer_certificate"])
         .ok_or(Denial::CertificateWithoutSpiffeId)?;
-    let (domain, path) = parts(&san).ok_or(Denial::CertificateWithoutSpiffeId)?;
-    if path.is_empty() {
-        return Err(Denial::CertificateWithoutSpiffeId);
-    }
+    let (domain, _) = spiffe::parts(&san).ok_or(Denial::CertificateWithoutSpiffeId)?;
     if !trust_domains.iter().any(|known| known == domain) {
         return Err(Denial::CertificateWrongTrustDomain);
     }
@@ -32,25 +30,4 @@ pub(super) fn prove(
         proof: Proof::Certificate,
         claims_in: None,
     }))
-}
-
-/// Trust domain and path of a SPIFFE ID (SPIFFE-ID, section 2): the path has no empty or dot
-/// segments and no escapes.
-fn parts(id: &str) -> Option<(&str, &str)> {
-    let rest = id.strip_prefix("spiffe://").filter(|_| id.len() <= 2048)?;
-    let (domain, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let domain_fits = !domain.is_empty()
-        && domain
-            .bytes()
-            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_'));
-    let path_fits = rest.len() == domain.len() || path.split('/').all(is_segment);
-    (domain_fits && path_fits).then_some((domain, path))
-}
-
-/// Whether a text may stand between two slashes of a SPIFFE ID (section 2.2).
-pub(super) fn is_segment(text: &str) -> bool {
-    !matches!(text, "" | "." | "..")
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
 }

@@ -14,6 +14,7 @@ use crate::{
     attributes::{Attributes, text},
     config::{Identity, Piece, Require, Slot, Source},
     denial::Denial,
+    spiffe,
 };
 
 /// The verified caller, with its type in its name: `spiffe://..` from a certificate or a sidecar,
@@ -140,7 +141,7 @@ fn bind(pieces: &[Piece], attributes: &impl Attributes) -> Result<String, Denial
             Piece::Literal(literal) => id.push_str(literal),
             Piece::NodeMetadata(field) => {
                 let value = text(attributes, &["xds", "node", "metadata", field]);
-                let value = value.filter(|value| certificate::is_segment(value));
+                let value = value.filter(|value| spiffe::is_segment(value));
                 id.push_str(&value.ok_or(Denial::SubjectMalformed)?);
             }
         }
