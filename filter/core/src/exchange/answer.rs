@@ -47,11 +47,15 @@ impl Exchange {
         leases: &mut Leases<W>,
         host: &Host<'_, impl Attributes, impl Store>,
     ) -> AnswerStep {
-        let from_provider = host
-            .attributes
-            .attribute(&["response", "code_details"])
-            .is_some_and(|details| details == b"via_upstream");
-        if !from_provider {
+        let header = |name: &[u8]| {
+            pairs
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map_or(&b""[..], |(_, value)| value)
+        };
+        let status = str::from_utf8(header(b":status")).ok();
+        let status = status.and_then(|s| s.parse().ok()).unwrap_or(0);
+        if !from_provider(status, host.attributes) {
             return AnswerStep::Pass(HeaderEdits::default());
         }
         let State::Sent(sent) = std::mem::replace(&mut self.state, State::Over) else {
@@ -63,16 +67,6 @@ impl Exchange {
             self.state = State::Sent(sent);
             return AnswerStep::Refuse(self.refuse(OperatorFault::WrongCluster, host));
         }
-        let header = |name: &[u8]| {
-            pairs
-                .iter()
-                .find(|(n, _)| *n == name)
-                .map_or(&b""[..], |(_, value)| value)
-        };
-        let status = str::from_utf8(header(b":status"))
-            .ok()
-            .and_then(|s| s.parse().ok());
-        let status = status.unwrap_or(0);
         self.record.status = Some(status);
         let api = sent.provider.api;
         if lease::is_refused(api, status)
@@ -204,6 +198,15 @@ impl Exchange {
                 Some(host.ledger.settle(host.store, reservation, &used, host.now));
         }
     }
+}
+
+/// Whether an answer is the provider's. Envoy's own are never a success, so only others have to be
+/// told apart; asking costs more than reading the head.
+fn from_provider(status: u16, attributes: &impl Attributes) -> bool {
+    (200..300).contains(&status)
+        || attributes
+            .attribute(&["response", "code_details"])
+            .is_some_and(|details| details == b"via_upstream")
 }
 
 impl Answering {

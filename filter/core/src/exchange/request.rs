@@ -1,6 +1,6 @@
 //! The way up: head, body and lease of a request, each a step of its [`Exchange`].
 
-use std::sync::Arc;
+use std::{cell::OnceCell, sync::Arc};
 
 use super::{
     BodyStep, CredentialHeader, Exchange, HeadStep, HeaderEdits, Host, LeaseFetch, LeaseStep, Sent,
@@ -281,13 +281,16 @@ impl Exchange {
         host: &Host<'_, impl Attributes, impl Store>,
     ) -> Result<Option<Reservation>, Refusal> {
         let policy = &grant.policy;
+        let subject_owner = OnceCell::new();
         let asks = policy.budgets.iter().filter_map(|&at| {
             let budget = host.config.budgets.get(at)?;
             let owner = match budget.per {
                 Per::All => OwnerId::all(),
                 Per::Policy => OwnerId::policy(&policy.name),
                 Per::Provider => OwnerId::provider(&grant.provider.name),
-                Per::Subject => OwnerId::subject(subject.id.as_str()),
+                Per::Subject => {
+                    *subject_owner.get_or_init(|| OwnerId::subject(subject.id.as_str()))
+                }
             };
             Some(Ask {
                 budget: BudgetIndex(at),
