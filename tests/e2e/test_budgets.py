@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import copy
 import itertools
+import threading
 
 import pytest
 
@@ -29,6 +30,7 @@ def gateway(stand, broker):
         document["budgets"] = {
             "tokens": {"unit": "tokens", "limit": LIMIT, "window": "1m"},
             "requests": {"unit": "requests", "limit": 5, "window": "1m"},
+            "many": {"unit": "requests", "limit": 600, "window": "1m"},
             "second": {"unit": "tokens", "limit": 20_000, "window": "1s"},
         }
         shipped = document["policies"].pop()
@@ -216,6 +218,19 @@ def test_no_more_requests_pass_than_the_budget_has(stand, gateway, new_caller):
     exchanges = "almoner_exchanges;provider=openai;policy=requests"
     assert new[f"{exchanges};outcome=refused;reason=budget_spent"] == 11
     assert new[f"{exchanges};outcome=served;reason=none"] == 5
+
+
+def test_workers_that_change_one_balance_at_once_lose_nothing(new_caller):
+    """Both workers have hundreds of requests to do, one after the other, at the same time."""
+    caller = new_caller("many")
+    connections = 12
+    barrier = threading.Barrier(connections)
+    models = "/openai/v1/models"
+    assert caller.request("GET", models).status == 200  # there is a lease now
+
+    bursts = at_once(lambda _: caller.burst(models, 100, barrier.wait), connections)
+    statuses = [status for burst in bursts for status in burst]
+    assert (statuses.count(200), statuses.count(429)) == (599, 601)
 
 
 def requests_left(caller) -> int:
