@@ -113,7 +113,7 @@ class Caller:
         return kind(self.connect(), self.host, method, path, headers, body, trailers, finish)
 
     def burst(self, path: str, count: int, begin: Callable[[], object]) -> list[int]:
-        """The statuses of `count` GETs, written at once to one HTTP/2 connection after `begin()`."""
+        """The statuses of `count` GETs, written to one HTTP/2 connection after `begin()`."""
         with self.connect(alpn="h2") as connection:
             exchanges = h2.connection.H2Connection()
             exchanges.initiate_connection()
