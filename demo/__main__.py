@@ -21,7 +21,8 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave it running; Ctrl-C ends it")
     options = parser.parse_args()
     # Whoever ends us ends what we started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
     page = Page(sys.stdout)
     with tempfile.TemporaryDirectory(prefix="almoner-demo-") as directory:
         try:

@@ -28,8 +28,8 @@ class Scene:
     def __init__(self, stand: Stand, gateway: Envoy):
         self.stand = stand
         self.gateway = gateway
-        self.tokens: list[str] = []
-        """What workloads presented."""
+        self.left_over = stand.plant("sk-ant-")
+        """A key that somebody forgot in an application's configuration."""
 
     @property
     def provider(self):
@@ -37,9 +37,7 @@ class Scene:
 
     def workload(self, name: str, token: str | None = None) -> Workload:
         """A workload with the token that its platform gave it, unless told."""
-        workload = Workload(self.stand, self.gateway, name, token)
-        self.tokens.append(workload.token)
-        return workload
+        return Workload(self.stand, self.gateway, name, token)
 
     def certified(self, certificate: Certificate):
         """The SDK of a workload that has a certificate and no token."""
@@ -48,9 +46,14 @@ class Scene:
     def bot(self) -> Certificate:
         return self.stand.certificate(BOT)
 
+    def unverified_certificates(self) -> int:
+        """How many handshakes Envoy ended because it could not verify the caller."""
+        counters = self.gateway.stats("listener").items()
+        return sum(value for name, value in counters if name.endswith("ssl.fail_verify_error"))
+
     def records(self) -> list[dict]:
         """All records so far."""
-        return [line["record"]["value"] for line in self.gateway.lines() if line["record"]]
+        return [line["record"] for line in self.gateway.lines() if line["record"]]
 
     def by_hand(self) -> list[tuple[str, str]]:
         """Shell lines to try, each with a word about it. Secrets stay in files."""

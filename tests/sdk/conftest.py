@@ -22,7 +22,8 @@ def gateway(stand):
 @pytest.fixture
 def name(request):
     """A subject that the policy knows, and that no other test has: its budgets are its own."""
-    return "support-" + re.sub(r"\W+", "-", request.node.name).strip("-")
+    test = f"{request.path.stem}-{request.node.name}"
+    return "support-" + re.sub(r"\W+", "-", test).strip("-")
 
 
 @pytest.fixture

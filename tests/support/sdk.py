@@ -13,7 +13,6 @@ import dataclasses
 import os
 import ssl
 
-import anthropic
 import openai
 
 from .envoy import Envoy
@@ -54,16 +53,20 @@ class Workload:
         how = {"max_retries": 0} | how
         return kind(base_url=url(self.gateway, "/openai/v1"), api_key=self.token, **how)
 
-    def anthropic(self, kind: type = anthropic.Anthropic, **how):
+    def anthropic(self, kind: type | None = None, **how):
+        # Slow to import, and the demo has no use for it.
+        import anthropic
+
         how = {"max_retries": 0} | how
+        kind = kind or anthropic.Anthropic
         return kind(base_url=url(self.gateway, "/anthropic"), api_key=self.token, **how)
 
     def records(self, count: int = 1) -> list[dict]:
         """What it left; awaits `count` records."""
 
         def enough():
-            lines = [line["record"]["value"] for line in self.gateway.lines() if line["record"]]
-            found = [record for record in lines if record.get("almoner.subject") == self.subject]
+            records = [line["record"] for line in self.gateway.lines()]
+            found = [each for each in records if each.get("almoner.subject") == self.subject]
             return found if len(found) >= count else None
 
         return eventually(enough, what=f"{count} records of {self.subject}")

@@ -58,7 +58,7 @@ impl Store for Memory {
             return Ok(Swap::Conflict);
         }
         *old = value.to_owned();
-        *now += 1;
+        *now = now.wrapping_add(1).max(1);
         Ok(Swap::Done)
     }
 }

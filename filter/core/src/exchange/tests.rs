@@ -171,7 +171,7 @@ impl Bench {
         {
             Err(refusal) => match refusal.reason {
                 crate::reservation::Reason::Spent { standing, .. } => {
-                    standing.limit - standing.remaining
+                    standing.limit.saturating_sub(standing.remaining)
                 }
                 other => panic!("{other}"),
             },
