@@ -16,7 +16,9 @@ BODY_LIMIT = 8 << 20
 LEGACY = "/legacy/v1/chat/completions"
 PROTOCOLS = pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
 # The cluster of /legacy speaks HTTP/1.1 alone, that of /openai what ALPN gives.
-UPSTREAMS = pytest.mark.parametrize(("path", "upstream"), [(CHAT, "HTTP/2.0"), (LEGACY, "HTTP/1.1")])
+UPSTREAMS = pytest.mark.parametrize(
+    ("path", "upstream"), [(CHAT, "HTTP/2.0"), (LEGACY, "HTTP/1.1")], ids=["to h2", "to http/1.1"]
+)
 
 
 def chat(text: str, *, size: int = 0, **fields) -> bytes:
@@ -35,9 +37,7 @@ COMPLETE = {"max_tokens": 16, "store": False}
 @UPSTREAMS
 @pytest.mark.parametrize("fields", [{}, COMPLETE], ids=["edited", "as it came"])
 @pytest.mark.parametrize("announced", [True, False], ids=["with a length", "without"])
-def test_a_body_arrives_whole(
-    stand, gateway, new_caller, protocol, path, upstream, fields, announced
-):
+def test_a_body_arrives_whole(stand, new_caller, protocol, path, upstream, fields, announced):
     caller = new_caller(protocol=protocol)
     body = chat(f"{caller.subject} 施し🪙", **fields)
     if announced:
@@ -61,9 +61,7 @@ def test_a_body_arrives_whole(
 
 
 @PROTOCOLS
-def test_a_body_in_many_slow_pieces_is_held_until_it_is_whole(
-    stand, gateway, new_caller, protocol
-):
+def test_a_body_in_many_slow_pieces_is_held_until_it_is_whole(stand, new_caller, protocol):
     caller = new_caller(protocol=protocol)
     body = chat(caller.subject, **COMPLETE)
     headers = [("content-type", "application/json")]
@@ -78,7 +76,7 @@ def test_a_body_in_many_slow_pieces_is_held_until_it_is_whole(
 
 
 @PROTOCOLS
-def test_a_body_as_large_as_the_limit_passes(stand, gateway, new_caller, protocol):
+def test_a_body_as_large_as_the_limit_passes(stand, new_caller, protocol):
     caller = new_caller(protocol=protocol)
     body = chat(caller.subject, size=BODY_LIMIT)
     assert len(body) == BODY_LIMIT
@@ -106,7 +104,7 @@ def test_a_larger_body_is_a_413(stand, gateway, new_caller, protocol, announced)
 
 
 @UPSTREAMS
-def test_two_requests_of_a_connection_stay_two(stand, gateway, new_caller, path, upstream):
+def test_two_requests_of_a_connection_stay_two(stand, new_caller, path, upstream):
     """The first grows by our edits: with its old length its end would be read as a request."""
     caller = new_caller()
     smuggled = f"POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{{}}"
@@ -124,18 +122,20 @@ def test_two_requests_of_a_connection_stay_two(stand, gateway, new_caller, path,
     assert len(received) == 2
     for each, body in zip(received, bodies):
         assert each.json()["messages"] == json.loads(body)["messages"]
+        assert each.protocol == upstream
         assert each.header("content-length") == str(len(each.body))
 
 
 @UPSTREAMS
-def test_a_connection_serves_one_exchange_after_another(
-    stand, gateway, new_caller, path, upstream
-):
+def test_a_connection_serves_one_exchange_after_another(stand, new_caller, path, upstream):
     caller = new_caller()
     connection = http.client.HTTPConnection("almoner.prod.example")
     connection.sock = caller.connect(alpn="http/1.1")
     headers = {"content-type": "application/json"}
-    sent = [chat(f"{caller.subject} {'x' * 50 * n} {cue(output=3)}", stream=n % 2 == 1) for n in range(6)]
+    sent = [
+        chat(f"{caller.subject} {'x' * 50 * number} {cue(output=3)}", stream=number % 2 == 1)
+        for number in range(6)
+    ]
     for body in sent:
         connection.request("POST", path, body, headers)
         answer = connection.getresponse()
@@ -143,12 +143,13 @@ def test_a_connection_serves_one_exchange_after_another(
         answer.read()
     connection.close()
     received = stand.provider.requests(caller.subject)
+    assert {each.protocol for each in received} == {upstream}
     assert [each.json()["messages"] for each in received] == [
         json.loads(body)["messages"] for body in sent
     ]
 
 
-def test_a_caller_may_wait_for_100_continue(stand, gateway, new_caller):
+def test_a_caller_may_wait_for_100_continue(stand, new_caller):
     caller = new_caller()
     body = chat(caller.subject)
     head = f"POST {CHAT} HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\nconnection: close\r\n"
@@ -162,17 +163,18 @@ def test_a_caller_may_wait_for_100_continue(stand, gateway, new_caller):
 
 
 @UPSTREAMS
-def test_trailers_end_a_body_and_stay_behind(stand, gateway, new_caller, path, upstream):
+def test_trailers_end_a_body_and_stay_behind(stand, new_caller, path, upstream):
     caller = new_caller(protocol="h2")
     body = chat(caller.subject)
     trailers = [("x-late", "sk-in-a-trailer")]
     assert caller.request("POST", path, body=body, trailers=trailers).status == 200
     received = stand.provider.request(caller.subject)
+    assert received.protocol == upstream
     assert received.json()["messages"] == json.loads(body)["messages"]
     assert received.trailers == []
 
 
-def test_trailers_without_a_body_are_a_request_without_a_body(stand, gateway, new_caller):
+def test_trailers_without_a_body_are_a_request_without_a_body(new_caller):
     caller = new_caller(protocol="h2")
     headers = [("content-type", "application/json")]
     answer = caller.request("POST", CHAT, headers=headers, trailers=[("x-late", "value")])
@@ -180,14 +182,14 @@ def test_trailers_without_a_body_are_a_request_without_a_body(stand, gateway, ne
 
 
 @PROTOCOLS
-def test_a_request_that_needs_no_body_is_served_without_one(stand, gateway, new_caller, protocol):
+def test_a_request_that_needs_no_body_is_served_without_one(new_caller, protocol):
     answer = new_caller(protocol=protocol).request("GET", "/openai/v1/models")
     assert answer.status == 200
     assert answer.json()["object"] == "list"
 
 
 @PROTOCOLS
-def test_a_hopeless_request_is_refused_before_its_body(stand, gateway, new_caller, protocol):
+def test_a_hopeless_request_is_refused_before_its_body(new_caller, protocol):
     caller = new_caller(protocol=protocol)
     headers = [("content-type", "application/json")]
     with caller.open("POST", "/openai/v1/files", headers=headers, finish=False) as exchange:
@@ -202,7 +204,7 @@ def test_a_hopeless_request_is_refused_before_its_body(stand, gateway, new_calle
     [("mtls", b""), ("mtls", b'{"model":'), ("unheld", b"")],
     ids=["at once", "midway", "without hold mode"],
 )
-def test_a_caller_who_falls_silent_is_a_408(stand, gateway, new_caller, protocol, listener, sent):
+def test_a_caller_who_falls_silent_is_a_408(gateway, new_caller, protocol, listener, sent):
     caller = dataclasses.replace(new_caller(protocol=protocol), port=gateway.port(listener))
     before = gateway.counters()
     begin = time.monotonic()

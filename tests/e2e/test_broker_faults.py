@@ -97,9 +97,7 @@ def test_a_refusal_is_remembered(stand, gateway, broker, new_caller, status):
 
 
 @pytest.mark.parametrize("silent", [False, True], ids=["refuses connections", "never speaks"])
-def test_without_a_broker_who_has_a_lease_is_served_and_nobody_else(
-    gateway, broker, new_caller, silent
-):
+def test_without_a_broker_who_has_a_lease_is_served_and_nobody_else(broker, new_caller, silent):
     known, unknown = new_caller(), new_caller()
     assert known.chat().status == 200
     with broker.down(silent=silent):
@@ -110,7 +108,7 @@ def test_without_a_broker_who_has_a_lease_is_served_and_nobody_else(
     eventually(lambda: unknown.chat().status == 200, what="a lease from the broker that is back")
 
 
-def test_callers_of_one_subject_wait_for_one_answer(gateway, broker, new_caller):
+def test_callers_of_one_subject_wait_for_one_answer(broker, new_caller):
     caller = new_caller()
     broker.scripts[caller.subject] = lambda form: Reply(body=broker.lease(form).body, delay=0.3)
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
@@ -162,7 +160,7 @@ def test_a_lease_is_renewed_ahead_and_used_to_its_end(gateway, broker, new_calle
     assert (gateway.counters() - before)["almoner_leases;result=broker_unavailable"] > 0
 
 
-def test_the_broker_gets_the_subject_and_never_the_callers_body(gateway, broker, new_caller):
+def test_the_broker_gets_the_subject_and_never_the_callers_body(broker, new_caller):
     caller = new_caller()
     assert caller.chat("for the provider alone").status == 200
     [form] = broker.asked(caller.subject)

@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import copy
 import itertools
+import threading
 
 import pytest
 
@@ -29,6 +30,7 @@ def gateway(stand, broker):
         document["budgets"] = {
             "tokens": {"unit": "tokens", "limit": LIMIT, "window": "1m"},
             "requests": {"unit": "requests", "limit": 5, "window": "1m"},
+            "many": {"unit": "requests", "limit": 600, "window": "1m"},
             "second": {"unit": "tokens", "limit": 20_000, "window": "1s"},
         }
         shipped = document["policies"].pop()
@@ -44,7 +46,7 @@ def gateway(stand, broker):
 
 @pytest.fixture
 def new_caller(stand, gateway):
-    """Makes callers with budgets of their own, the one (or both) that the namespace is called by."""
+    """Makes callers with a budget of their own, by its name; `both` have two."""
 
     def make(budget: str, **how):
         subject = f"spiffe://prod.example/ns/{budget}/sa/spender-{next(_numbers)}"
@@ -127,8 +129,10 @@ def test_what_is_settled_is_what_the_provider_reported(stand, gateway, new_calle
 
     def spend(number):
         hangs_up, is_reset = number % 6 in (0, 1), number % 6 == 2
-        end = {"end": "hang", "at": 9} if hangs_up else {"end": "reset", "at": 9} if is_reset else {}
-        text = f"{tag(number)} {cue(output=10 + number, pace_ms=1, **end)}"
+        cues = {"output": 10 + number, "pace_ms": 1}
+        if hangs_up or is_reset:
+            cues |= {"end": "hang" if hangs_up else "reset", "at": 9}
+        text = f"{tag(number)} {cue(**cues)}"
         send = caller.open_messages if number % 3 == 0 else caller.open_chat
         with send(text, max_tokens=1000, stream=number % 6 != 5) as exchange:
             exchange.await_head()
@@ -218,6 +222,19 @@ def test_no_more_requests_pass_than_the_budget_has(stand, gateway, new_caller):
     assert new[f"{exchanges};outcome=served;reason=none"] == 5
 
 
+def test_workers_that_change_one_balance_at_once_lose_nothing(new_caller):
+    """Both workers have hundreds of requests to do, one after the other, at the same time."""
+    caller = new_caller("many")
+    connections = 12
+    barrier = threading.Barrier(connections)
+    models = "/openai/v1/models"
+    assert caller.request("GET", models).status == 200  # there is a lease now
+
+    bursts = at_once(lambda _: caller.burst(models, 100, barrier.wait), connections)
+    statuses = [status for burst in bursts for status in burst]
+    assert (statuses.count(200), statuses.count(429)) == (599, 601)
+
+
 def requests_left(caller) -> int:
     left = 0
     while caller.chat(max_tokens=1).status == 200:
@@ -242,9 +259,7 @@ def test_a_caller_who_leaves_before_the_answer_has_spent_the_request(
     assert requests_left(caller) == 4
 
 
-def test_a_caller_who_leaves_before_the_lease_has_spent_nothing(
-    stand, gateway, broker, new_caller
-):
+def test_a_caller_who_leaves_before_the_lease_has_spent_nothing(gateway, broker, new_caller):
     caller = new_caller("requests")
     broker.scripts[caller.subject] = lambda form: Reply(body=broker.lease(form).body, delay=0.2)
     with caller.open_chat(caller.subject) as exchange:

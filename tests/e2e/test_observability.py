@@ -8,9 +8,7 @@ import pytest
 from support.provider import cue
 
 
-def test_the_record_of_a_served_exchange_says_who_what_and_how_much(
-    stand, gateway, new_caller
-):
+def test_the_record_of_a_served_exchange_says_who_what_and_how_much(gateway, new_caller):
     caller = new_caller()
     text = f"{caller.subject} {cue(input=40, output=12)}"
     answer = caller.chat(text, stream=True, max_tokens=50)
@@ -50,7 +48,7 @@ def test_the_record_of_a_served_exchange_says_who_what_and_how_much(
     }
 
 
-def test_the_record_of_a_refused_exchange_says_why(stand, gateway, new_caller):
+def test_the_record_of_a_refused_exchange_says_why(gateway, new_caller):
     caller = new_caller()
     answer = caller.messages(model="gpt-4o-mini")
     record = gateway.record(answer)

@@ -58,7 +58,7 @@ def test_a_good_answer_is_charged_to_the_token(stand, gateway, new_caller, api, 
 
 @every_kind
 def test_a_credential_that_the_provider_refuses_is_dropped(
-    stand, gateway, broker, new_caller, api, stream
+    gateway, broker, new_caller, api, stream
 ):
     caller = new_caller()
     assert ask(caller, api, "first", stream).status == 200
@@ -150,11 +150,9 @@ def test_a_provider_that_nobody_reaches_costs_nothing(gateway, new_caller):
 
 @pytest.mark.parametrize("path", ["/openai/v1/chat/completions", "/legacy/v1/chat/completions"])
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
-def test_an_answer_that_breaks_off_is_charged_by_estimate(
-    stand, gateway, new_caller, path, stream
-):
+def test_an_answer_that_breaks_off_is_charged_by_estimate(stand, gateway, new_caller, path, stream):
     caller = new_caller(protocol="h2")
-    # A stream in its sixth event; a JSON value, which the simulator sends in two pieces, in between.
+    # A stream in its sixth event; a JSON value in its middle.
     text = f"{caller.subject} {cue(end='reset', at=6 if stream else 1, pace_ms=5)}"
     answer = caller.chat(text, path=path, **({"stream": True} if stream else {}))
     assert (answer.status, answer.complete) == (200, False)

@@ -63,9 +63,7 @@ def test_who_did_not_ask_for_usage_gets_the_stream_without_it(
 
 
 @PIECES
-def test_who_asked_for_usage_gets_the_stream_as_it_is(
-    stand, gateway, new_caller, protocol, chunk
-):
+def test_who_asked_for_usage_gets_the_stream_as_it_is(stand, gateway, new_caller, protocol, chunk):
     caller = new_caller(protocol=protocol)
     cues = {"chunk": chunk} if chunk else {}
     asking = {"stream": True, "stream_options": {"include_usage": True}}
@@ -91,9 +89,7 @@ def test_a_stream_of_anthropic_passes_as_it_is(stand, gateway, new_caller, proto
 
 @PROTOCOLS
 @pytest.mark.parametrize("api", ["openai", "anthropic"])
-def test_each_event_arrives_before_the_next_is_written(
-    stand, gateway, new_caller, protocol, api
-):
+def test_each_event_arrives_before_the_next_is_written(stand, new_caller, protocol, api):
     """The provider falls silent after some events: who waits for more would wait for ever."""
     caller = new_caller(protocol=protocol)
     text = f"{caller.subject} {cue(end='hang', at=6)}"
@@ -171,7 +167,7 @@ def test_a_provider_that_is_silent_for_too_long_is_a_504_and_settled(
     assert charged(record)[1] == record["almoner.reserved.output_tokens"] > 0
 
 
-def test_a_stream_that_is_idle_is_cut_too(stand, gateway, new_caller):
+def test_a_stream_that_is_idle_is_cut_too(gateway, new_caller):
     caller = new_caller("brief", protocol="h2")
     with caller.open_chat(f"{caller.subject} {cue(end='hang', at=3)}") as exchange:
         with pytest.raises(Reset):
@@ -179,7 +175,7 @@ def test_a_stream_that_is_idle_is_cut_too(stand, gateway, new_caller):
     assert gateway.record(exchange)["almoner.ended"] == "cut"
 
 
-def test_many_streams_at_once_are_counted_each_for_itself(stand, gateway, new_caller):
+def test_many_streams_at_once_are_counted_each_for_itself(gateway, new_caller):
     caller = new_caller(protocol="h2")
     opened = []
     for length in range(20, 40):

@@ -17,7 +17,7 @@ import pathlib
 import socket
 import ssl
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 import h2.config
@@ -111,6 +111,28 @@ class Caller:
         headers = self._headers(headers, body)
         kind = Http2Exchange if self.protocol == "h2" else Http1Exchange
         return kind(self.connect(), self.host, method, path, headers, body, trailers, finish)
+
+    def burst(self, path: str, count: int, begin: Callable[[], object]) -> list[int]:
+        """The statuses of `count` GETs, written to one HTTP/2 connection after `begin()`."""
+        with self.connect(alpn="h2") as connection:
+            exchanges = h2.connection.H2Connection()
+            exchanges.initiate_connection()
+            exchanges.increment_flow_control_window(1 << 30)
+            pseudo = [(":method", "GET"), (":path", path), (":scheme", "https")]
+            pseudo.append((":authority", self.host))
+            for stream in range(1, 2 * count, 2):
+                exchanges.send_headers(stream, pseudo, end_stream=True)
+            begin()
+            connection.sendall(exchanges.data_to_send())
+            statuses = []
+            ended = 0
+            while ended < count:
+                for event in exchanges.receive_data(connection.recv(65536)):
+                    if isinstance(event, h2.events.ResponseReceived):
+                        statuses.append(int(dict(event.headers)[b":status"]))
+                    ended += isinstance(event, h2.events.StreamEnded)
+                connection.sendall(exchanges.data_to_send())
+            return statuses
 
     def raw(self, content: bytes, *, method: str = "GET") -> Answer:
         """These very bytes on a connection; reads an HTTP/1.1 answer."""
