@@ -266,9 +266,8 @@ def test_a_refused_request_goes_nowhere_and_says_why(stand, gateway, reason, pro
 
     assert answer.header("almoner-reason") == reason, answer
     assert answer.status == refusal.status
-    line = gateway.line(answer)
-    assert_in_shape(answer, line["path"].startswith(MESSAGES), reason)
-    record = line["record"]
+    record = gateway.record(answer)
+    assert_in_shape(answer, record.get("url.path", "").startswith(MESSAGES), reason)
     assert record["error.type"] == reason
     assert record["almoner.status"] == refusal.status
     assert record["almoner.outcome"] == "refused"

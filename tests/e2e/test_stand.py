@@ -127,7 +127,8 @@ def slots(stand):
         stand.with_provider_keys(configuration)
         fields = envoy.http_managers(configuration)[0]["access_log"][0]["typed_config"]
         metadata = "%DYNAMIC_METADATA(envoy.filters.http.jwt_authn)%"
-        fields["log_format"]["json_format"]["jwt"] = metadata
+        where = {"time": "%START_TIME%", "source": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%"}
+        fields["log_format"] = {"json_format": where | {"jwt": metadata}}
 
     return stand.envoy(module=paths.empty_filter(), edit=edit, name="slots")
 

@@ -169,6 +169,10 @@ impl Record {
         fields.text("almoner.outcome", self.outcome().name());
         fields.text("almoner.policy_digest", &self.policy_digest);
         fields.text("almoner.request_id", &self.request_id);
+        if let Some((method, path)) = &self.asked {
+            fields.text("http.request.method", method);
+            fields.text("url.path", path);
+        }
         fields.maybe(
             "almoner.subject",
             self.subject.as_ref().map(SubjectId::as_str),

@@ -250,6 +250,7 @@ fn goes_from_head_to_record() {
     };
     for (name, expected) in [
         ("almoner.subject", "Text(\"spiffe://prod.example/a\")"),
+        ("url.path", "Text(\"/openai/v1/chat/completions\")"),
         ("almoner.policy", "Text(\"bot\")"),
         ("almoner.credential_id", "Text(\"c1\")"),
         ("gen_ai.usage.input_tokens", "Number(9)"),
