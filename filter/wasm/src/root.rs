@@ -9,6 +9,7 @@ use almoner_core::{
     lease::{self, BrokerFailure},
     refusal::{OperatorFault, ProviderFault, Refusal},
     reservation::{Ledger, Store, Swap},
+    units::Timestamp,
 };
 use proxy_wasm::{
     traits::{Context, HttpContext, RootContext},
@@ -145,7 +146,7 @@ impl RootContext for Root {
         self.ask_for_leases(&worker);
         let now = host::now();
         for (id, live) in worker.live() {
-            if let Some(refusal) = overdue(&worker, id, &live, now.since(live.began))
+            if let Some(refusal) = overdue(&worker, id, &live, now)
                 && host::as_context(id).is_ok()
             {
                 end(&worker, &live, refusal);
@@ -164,9 +165,10 @@ impl RootContext for Root {
     }
 }
 
-/// Why an exchange of this age must end, if it must. May make its context the effective one.
-fn overdue(worker: &Worker, id: u32, live: &Live, age: Duration) -> Option<Refusal> {
+/// Why an exchange must end, if it must. May make its context the effective one.
+fn overdue(worker: &Worker, id: u32, live: &Live, now: Timestamp) -> Option<Refusal> {
     let exchange = live.exchange.borrow();
+    let age = exchange.age(now);
     if exchange.stance() == Stance::Hold && !live.body_complete.get() {
         let withheld = || host::as_context(id).is_ok() && host::body_arrived();
         if age >= HOLD_MODE_PATIENCE && !live.body_seen.get() && withheld() {

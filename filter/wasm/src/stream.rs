@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use almoner_core::{
+    denial::Denial,
     exchange::{AnswerStep, BodyStep, HeadStep, Stance},
     meter::{Forward, More},
     refusal::OperatorFault,
@@ -139,15 +140,13 @@ impl HttpContext for Stream {
         if self.action() == Action::Continue {
             return Action::Continue;
         }
-        let reply = self
-            .live
-            .exchange
-            .borrow_mut()
-            .on_body_growing(size, &self.worker.host());
-        if let Some(reply) = reply {
+        let mut exchange = self.live.exchange.borrow_mut();
+        if exchange.is_too_much(size, &self.worker.config) {
+            let reply = exchange.refuse(Denial::BodyTooLarge, &self.worker.host());
             self.worker.answer(&reply);
             return Action::Pause;
         }
+        drop(exchange);
         if !end_of_stream || self.live.body_complete.get() {
             return self.action();
         }

@@ -14,7 +14,6 @@ use almoner_core::{
     record::Record,
     reply::Reply,
     reservation::Ledger,
-    units::Timestamp,
 };
 use proxy_wasm::types::LogLevel;
 
@@ -41,7 +40,6 @@ pub(crate) struct Worker {
 /// An exchange under way.
 pub(crate) struct Live {
     pub(crate) exchange: RefCell<Exchange>,
-    pub(crate) began: Timestamp,
     /// Whether any of the body, or its end, has come.
     pub(crate) body_seen: Cell<bool>,
     /// Whether the whole body has come.
@@ -77,7 +75,6 @@ impl Worker {
     pub(crate) fn begin(&self, id: u32) -> Rc<Live> {
         let live = Rc::new(Live {
             exchange: RefCell::default(),
-            began: host::now(),
             body_seen: Cell::new(false),
             body_complete: Cell::new(false),
         });

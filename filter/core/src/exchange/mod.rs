@@ -197,6 +197,15 @@ impl Exchange {
         }
     }
 
+    /// For how long it has been known; nothing before its head has come.
+    #[must_use]
+    pub const fn age(&self, now: Timestamp) -> Duration {
+        match self.state {
+            State::Fresh => Duration::ZERO,
+            _ => now.since(self.record.began),
+        }
+    }
+
     /// Whether the provider's answer has begun to pass: then no other answer can be given.
     #[must_use]
     pub const fn answer_began(&self) -> bool {

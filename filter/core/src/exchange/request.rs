@@ -23,7 +23,6 @@ use crate::{
     lease::{self, BrokerFailure, Fetch, Found, Lease, LeaseKey, Leases, Renewal},
     meter::{self, UsageEvent},
     refusal::{OperatorFault, Refusal},
-    reply::Reply,
     reservation::{
         self, Amounts, Ask, BudgetIndex, Clamp, Fault, OwnerId, Reason, Reservation, Store,
     },
@@ -142,16 +141,11 @@ impl Exchange {
         Ok((holding, header_edits(provider, &head, pairs)))
     }
 
-    /// More of the body has come, `size` bytes in all: says whether that is too much.
+    /// Whether a body of which `size` bytes have come is more than will be read.
     #[must_use]
-    pub fn on_body_growing(
-        &mut self,
-        size: usize,
-        host: &Host<'_, impl Attributes, impl Store>,
-    ) -> Option<Reply> {
-        let limit = usize::try_from(host.config.limits.max_body_bytes).unwrap_or(usize::MAX);
-        let holding = matches!(self.state, State::Holding(_));
-        (holding && size > limit).then(|| self.refuse(Denial::BodyTooLarge, host))
+    pub fn is_too_much(&self, size: usize, config: &Config) -> bool {
+        let limit = usize::try_from(config.limits.max_body_bytes).unwrap_or(usize::MAX);
+        matches!(self.state, State::Holding(_)) && size > limit
     }
 
     /// The body is complete (empty where there is none): decides, reserves, and asks for a lease.

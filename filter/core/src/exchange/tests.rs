@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
+    denial::Denial,
     lease::{Attach, BrokerFailure, Lease, Leases},
     meter::{Forward, More},
     record::Outcome,
@@ -532,8 +533,9 @@ fn a_body_beyond_the_limit_is_refused_as_it_grows() {
     let mut exchange = Exchange::default();
     assert!(matches!(bench.head(&mut exchange, &[]), HeadStep::Hold(_)));
     let limit = 8 * 1024 * 1024;
-    assert_eq!(exchange.on_body_growing(limit, &bench.host()), None);
-    let reply = exchange.on_body_growing(limit + 1, &bench.host()).unwrap();
+    assert!(!exchange.is_too_much(limit, &bench.config));
+    assert!(exchange.is_too_much(limit + 1, &bench.config));
+    let reply = exchange.refuse(Denial::BodyTooLarge, &bench.host());
     assert_eq!(reply.status, 413);
     assert_eq!(exchange.stance(), Stance::Hold);
 }
