@@ -3,8 +3,8 @@
 use std::{cell::OnceCell, sync::Arc};
 
 use super::{
-    BodyStep, CredentialHeader, Exchange, HeadStep, HeaderEdits, Host, LeaseFetch, LeaseStep, Sent,
-    State,
+    BodyEdit, BodyStep, CredentialHeader, Exchange, HeadStep, HeaderEdits, Host, LeaseFetch,
+    LeaseStep, Sent, State,
 };
 use crate::{
     api::{Class, Endpoint},
@@ -215,6 +215,19 @@ impl Exchange {
             key,
         };
         self.state = State::Leasing(Box::new(sent));
+        self.find_lease(asking, edited, waiter, leases, host)
+    }
+
+    /// Sends the request up with the lease that is held, or has it wait for one.
+    fn find_lease<W>(
+        &mut self,
+        asking: Asking,
+        edited: BodyEdit,
+        waiter: W,
+        leases: &mut Leases<W>,
+        host: &Host<'_, impl Attributes, impl Store>,
+    ) -> Result<BodyStep, Refusal> {
+        let key = asking.key;
         match leases.find(&key, host.now) {
             Found::Lease(held, renewal) => {
                 let due = renewal == Renewal::Due
