@@ -11,8 +11,8 @@ use crate::{
     head::headers::{self, Fate},
     lease::{self, Leases},
     meter::{
-        Calibration, Completeness, End, Form, Forward, HeaderCounts, Meter, MeterSetup, Metered,
-        More, UsageEvent,
+        Calibration, Completeness, End, Forward, HeaderCounts, Meter, MeterSetup, Metered, More,
+        UsageEvent,
     },
     record::{Reached, Record},
     refusal::{OperatorFault, ProviderFault},
@@ -81,7 +81,7 @@ impl Exchange {
             return AnswerStep::Refuse(self.refuse(ProviderFault::BadCredential, host));
         }
         let meter = Meter::new(&MeterSetup {
-            form: Form::of(api, sent.endpoint),
+            form: sent.form,
             status,
             content_type: header(b"content-type"),
             content_encoding: header(b"content-encoding"),

@@ -23,11 +23,11 @@ use zeroize::Zeroizing;
 pub use self::{answer::AnswerStep, request::Pairs};
 use self::{answer::Answering, request::Holding};
 use crate::{
-    api::{Api, Endpoint},
+    api::Api,
     attributes::Attributes,
     config::{Config, Provider},
     lease::LeaseKey,
-    meter::{End, UsageEvent},
+    meter::{End, Form, UsageEvent},
     record::Record,
     refusal::{OperatorFault, Refusal},
     reply::{Reply, reply},
@@ -77,7 +77,8 @@ enum State {
 /// A request that went up, or is ready to.
 struct Sent {
     provider: Arc<Provider>,
-    endpoint: Endpoint,
+    /// What its answer looks like and costs.
+    form: Form,
     /// `None` where the policy only observes and the budget would have refused.
     reservation: Option<Reservation>,
     /// What was held for it, in each unit.

@@ -21,7 +21,7 @@ use crate::{
         provider, query,
     },
     lease::{self, BrokerFailure, Fetch, Found, Lease, LeaseKey, Leases, Renewal},
-    meter::{self, UsageEvent},
+    meter::{self, Form, UsageEvent},
     refusal::{OperatorFault, Refusal},
     reservation::{
         self, Amounts, Ask, BudgetIndex, Clamp, Fault, OwnerId, Reason, Reservation, Store,
@@ -198,9 +198,14 @@ impl Exchange {
             .and_then(|facts| edits::apply(facts, &wanted(&grant)));
         let scope = host.config.broker.scope.as_deref();
         let key = LeaseKey::of(&subject.id, &provider.name, scope, &host.config.digest);
+        // Without a body nothing is made: an answer that is read again was charged when it was made.
+        let answers = match body {
+            Body::None => Endpoint::Models,
+            Body::Json | Body::Opaque => endpoint,
+        };
         let sent = Sent {
+            form: Form::of(provider.api, answers),
             provider,
-            endpoint,
             reservation,
             reserved,
             input_estimate: meter::estimate_request(bytes),

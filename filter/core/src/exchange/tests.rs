@@ -31,22 +31,26 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self::with_mode("enforce")
+        Self::with(&[])
     }
 
-    fn with_mode(mode: &str) -> Self {
-        let document = json!({
+    /// The usual document, with these values in it.
+    fn with(changes: &[(&str, serde_json::Value)]) -> Self {
+        let mut document = json!({
             "identity": { "sources": [{ "mtls": { "trust_domains": ["prod.example"] } }] },
             "providers": { "openai": { "api": "openai", "match": { "path_prefix": "/openai" },
-                "clusters": ["openai"] },
+                "clusters": ["openai"], "state": "none" },
                 "anthropic": { "api": "anthropic", "match": { "path_prefix": "/anthropic" },
                 "clusters": ["anthropic"] } },
             "broker": { "cluster": "broker" },
             "budgets": { "tokens": { "unit": "tokens", "limit": 3000, "window": "1m" } },
             "policies": [{ "name": "bot", "subjects": ["spiffe://prod.example/**"],
                 "allow": [{ "providers": ["openai"], "endpoints": ["chat"], "models": ["gpt-*"] }],
-                "max_output_tokens": 1000, "budgets": ["tokens"], "mode": mode }],
+                "max_output_tokens": 1000, "budgets": ["tokens"], "mode": "enforce" }],
         });
+        for (pointer, value) in changes {
+            *document.pointer_mut(pointer).unwrap() = value.clone();
+        }
         let config = Config::parse(document.to_string().as_bytes()).unwrap();
         let ledger = Ledger::new(&config.namespace, config.ledger_budgets());
         let memory = Memory::laid_out(&ledger);
@@ -498,7 +502,7 @@ fn an_answer_that_is_not_the_providers_passes_as_it_is() {
 
 #[test]
 fn observe_lets_a_spent_budget_pass_and_says_so() {
-    let mut bench = Bench::with_mode("observe");
+    let mut bench = Bench::with(&[("/policies/0/mode", json!("observe"))]);
     let body = br#"{"model":"gpt-4","n":9}"#;
     let mut exchange = bench.sent(body);
     assert!(matches!(
@@ -554,4 +558,34 @@ fn callbacks_out_of_order_let_nothing_up() {
         LeaseStep::Nothing
     ));
     assert_eq!(exchange.stance(), Stance::Hold);
+}
+
+#[test]
+fn an_answer_that_is_read_again_is_not_charged_again() {
+    let mut bench = Bench::with(&[
+        ("/providers/openai/state", json!("own")),
+        ("/policies/0/allow/0/endpoints", json!(["responses"])),
+    ]);
+    let mut exchange = Exchange::default();
+    let again = [(":method", "GET"), (":path", "/openai/v1/responses/resp_1")];
+    assert!(matches!(
+        bench.head(&mut exchange, &again),
+        HeadStep::Hold(_)
+    ));
+    let BodyStep::Await(None, Some(fetch)) = bench.body(&mut exchange, b"") else {
+        panic!("no lease is asked for")
+    };
+    bench.issue(&fetch.key, Ok("c1"));
+    assert!(matches!(
+        exchange.on_lease(&bench.leases, &bench.host()),
+        LeaseStep::Send(_)
+    ));
+    assert!(matches!(
+        bench.answer(&mut exchange, "200", "application/json"),
+        AnswerStep::Pass(_)
+    ));
+    let response = br#"{"object":"response","usage":{"input_tokens":9,"output_tokens":3}}"#;
+    let _ = exchange.on_answer_bytes(response, More::Over);
+    assert_eq!(exchange.on_end(&bench.host()).outcome(), Outcome::Served);
+    assert_eq!(bench.spent(), 0);
 }
