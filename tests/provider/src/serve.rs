@@ -124,7 +124,10 @@ async fn connection(
     let service =
         service_fn(move |request| respond(request, connection.clone(), Arc::clone(&simulator)));
     // How a connection ends is in the journal, exchange by exchange.
-    let server = auto::Builder::new(TokioExecutor::new());
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    // As many as Envoy may send before it has heard of a limit: what is refused then is Envoy's to
+    // try again, and not always tried.
+    server.http2().max_concurrent_streams(None);
     let _ = server.serve_connection(TokioIo::new(stream), service).await;
 }
 
