@@ -13,7 +13,11 @@ use super::{
     document::{self, Document, Named, Per},
     policies,
 };
-use crate::{head::headers::PassHeaders, reservation::Expected, spiffe::is_trust_domain};
+use crate::{
+    head::headers::PassHeaders,
+    reservation::{Expected, Unit},
+    spiffe::is_trust_domain,
+};
 
 const DEFAULT_BODY_LIMIT: u64 = 8 * 1024 * 1024;
 const DEFAULT_LEASES: u32 = 10_000;
@@ -363,6 +367,15 @@ fn budgets(written: Named<document::Budget>) -> Result<Vec<Budget>, ConfigError>
                     "0",
                 ));
             }
+            let unit = parsed(&format!("{path}.unit"), &budget.unit)?;
+            if unit == Unit::MicroUsd {
+                // Without prices it would count nothing, and let everything through.
+                return Err(ConfigError::value(
+                    format!("{path}.unit"),
+                    "a unit that can be counted without prices, which there are none of yet",
+                    &budget.unit,
+                ));
+            }
             let owners = match (budget.per, budget.subjects) {
                 (Per::Subject, subjects) => subjects.unwrap_or(DEFAULT_OWNERS),
                 (_, None) => 1,
@@ -383,7 +396,7 @@ fn budgets(written: Named<document::Budget>) -> Result<Vec<Budget>, ConfigError>
             }
             Ok(Budget {
                 name: name(&path, &key)?,
-                unit: parsed(&format!("{path}.unit"), &budget.unit)?,
+                unit,
                 limit: budget.limit,
                 window: parsed(&format!("{path}.window"), &budget.window)?,
                 per: budget.per,

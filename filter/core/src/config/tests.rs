@@ -279,6 +279,15 @@ fn names_the_path_what_it_expected_and_what_it_found() {
 }
 
 #[test]
+fn refuses_a_budget_of_money_while_nothing_has_a_price() {
+    let error = parse(&with("/budgets/calls/unit", json!("usd"))).unwrap_err();
+    assert!(
+        error.starts_with("budgets.calls.unit: expected a unit that can be counted"),
+        "{error}"
+    );
+}
+
+#[test]
 fn refuses_providers_that_could_claim_one_request() {
     for (matches, accepted) in [
         (json!({ "path_prefix": "/openai" }), false),
